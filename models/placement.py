@@ -1,0 +1,236 @@
+"""Placement's own vocabulary as values: inventories, providers, allocations, requests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+GroupPolicy = Literal["none", "isolate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """How much of one resource class a provider has. Units are those of the class (slots, MiB)."""
+
+    total: int
+    reserved: int = 0
+    min_unit: int = 1
+    max_unit: int = 2147483647
+    step_size: int = 1
+    allocation_ratio: float = 1.0
+
+    @property
+    def capacity(self) -> int:
+        """What allocations may use: ``(total - reserved) * allocation_ratio``, as Placement."""
+        return int((self.total - self.reserved) * self.allocation_ratio)
+
+    def as_json(self) -> dict[str, Any]:
+        """The body that Placement's API takes."""
+        return {
+            "total": self.total,
+            "reserved": self.reserved,
+            "min_unit": self.min_unit,
+            "max_unit": self.max_unit,
+            "step_size": self.step_size,
+            "allocation_ratio": self.allocation_ratio,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Inventory:
+        """The inventory of an API answer, or of :meth:`as_json`."""
+        return cls(
+            total=int(data["total"]),
+            reserved=int(data.get("reserved", 0)),
+            min_unit=int(data.get("min_unit", 1)),
+            max_unit=int(data.get("max_unit", 2147483647)),
+            step_size=int(data.get("step_size", 1)),
+            allocation_ratio=float(data.get("allocation_ratio", 1.0)),
+        )
+
+
+Inventories = Mapping[str, Inventory]
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A resource provider as Placement lists it."""
+
+    uuid: str
+    name: str
+    generation: int
+    parent: str | None = None
+    root: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderState:
+    """What a provider offers, read at one generation."""
+
+    uuid: str
+    generation: int
+    inventories: Inventories
+    traits: frozenset[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-able, for the journal that a fence is undone from."""
+        return {
+            "uuid": self.uuid,
+            "generation": self.generation,
+            "inventories": {rc: inv.as_json() for rc, inv in sorted(self.inventories.items())},
+            "traits": sorted(self.traits),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ProviderState:
+        """The state that :meth:`as_json` wrote."""
+        return cls(
+            uuid=str(data["uuid"]),
+            generation=int(data["generation"]),
+            inventories={rc: Inventory.from_json(i) for rc, i in data["inventories"].items()},
+            traits=frozenset(data["traits"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Allocations on one provider and the generation read before them.
+
+    That order is what makes the generation a safe base for a compare-and-swap: an allocation
+    that lands after the read has bumped it.
+    """
+
+    uuid: str
+    generation: int
+    by_consumer: Mapping[str, Mapping[str, int]]
+
+    @property
+    def idle(self) -> bool:
+        """No consumer holds anything."""
+        return not self.by_consumer
+
+
+@dataclass(frozen=True, slots=True)
+class RequestGroup:
+    """One group of a request: resources that one provider (suffixed) or one tree must give.
+
+    ``suffix`` is empty for the unsuffixed group. ``required`` holds all-of traits, ``any_of``
+    sets of which one trait each must be there, ``preferred`` is a hint that only ranks.
+    """
+
+    suffix: str = ""
+    resources: Mapping[str, int] = field(default_factory=dict)
+    required: frozenset[str] = frozenset()
+    any_of: tuple[frozenset[str], ...] = ()
+    forbidden: frozenset[str] = frozenset()
+    preferred: frozenset[str] = frozenset()
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-able and canonical: equal groups give equal JSON."""
+        return {
+            "suffix": self.suffix,
+            "resources": dict(sorted(self.resources.items())),
+            "required": sorted(self.required),
+            "any_of": sorted(sorted(s) for s in self.any_of),
+            "forbidden": sorted(self.forbidden),
+            "preferred": sorted(self.preferred),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RequestGroup:
+        """The group that :meth:`as_json` wrote."""
+        return cls(
+            suffix=str(data["suffix"]),
+            resources={str(k): int(v) for k, v in data["resources"].items()},
+            required=frozenset(data["required"]),
+            any_of=tuple(frozenset(s) for s in data["any_of"]),
+            forbidden=frozenset(data["forbidden"]),
+            preferred=frozenset(data["preferred"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceRequest:
+    """All that one server asks of Placement, as Nova would ask it.
+
+    ``hosts`` restricts the root providers by name (forced host or node), ``None`` means any.
+    ``excluded_hosts`` are those the server must not use. ``availability_zone`` is a host
+    aggregate that Nova, not Placement, maps to hosts; ``None`` means any. ``project`` belongs to
+    the request because Nova may isolate projects in aggregates.
+    """
+
+    groups: tuple[RequestGroup, ...]
+    group_policy: GroupPolicy | None = None
+    hosts: tuple[str, ...] | None = None
+    excluded_hosts: tuple[str, ...] = ()
+    availability_zone: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-able and canonical: equal requests give equal JSON."""
+        return {
+            "groups": [g.as_json() for g in sorted(self.groups, key=lambda g: g.suffix)],
+            "group_policy": self.group_policy,
+            "hosts": None if self.hosts is None else sorted(self.hosts),
+            "excluded_hosts": sorted(self.excluded_hosts),
+            "availability_zone": self.availability_zone,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ResourceRequest:
+        """The request that :meth:`as_json` wrote."""
+        hosts = data["hosts"]
+        return cls(
+            groups=tuple(RequestGroup.from_json(g) for g in data["groups"]),
+            group_policy=data["group_policy"],
+            hosts=None if hosts is None else tuple(hosts),
+            excluded_hosts=tuple(data["excluded_hosts"]),
+            availability_zone=data["availability_zone"],
+        )
+
+    @property
+    def key(self) -> str:
+        """The equivalence class: requests with one key are judged once (16 hex digits)."""
+        text = json.dumps(self.as_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def preferred(self) -> frozenset[str]:
+        """The preferred traits of all groups."""
+        return frozenset().union(*(g.preferred for g in self.groups))
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """A provider as an allocation-candidates answer summarises it."""
+
+    uuid: str
+    root: str
+    parent: str | None
+    traits: frozenset[str]
+    capacity: Mapping[str, int]
+    used: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class AllocationCandidate:
+    """One way to satisfy a request: provider uuid -> resource class -> amount."""
+
+    allocations: Mapping[str, Mapping[str, int]]
+    mappings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The answer to one allocation-candidates request."""
+
+    candidates: tuple[AllocationCandidate, ...]
+    summaries: Mapping[str, Capacity]
+
+    @property
+    def roots(self) -> frozenset[str]:
+        """The trees (hosts) that have a candidate, by root provider uuid."""
+        return frozenset(
+            self.summaries[uuid].root for c in self.candidates for uuid in c.allocations
+        )

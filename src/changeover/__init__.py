@@ -1,0 +1,1 @@
+"""Changeover: the reactive pool manager for accelerators."""

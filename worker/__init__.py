@@ -1,0 +1,1 @@
+"""What happens: the Celery app, the steps, the sweeps, the ports and their adapters."""
