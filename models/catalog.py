@@ -1,0 +1,202 @@
+"""The catalog: functions, device models, devices and pools, as an operator writes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from changeover.models.planning import Mode
+
+CUSTOM = re.compile(r"^CUSTOM_[A-Z0-9_]+$")
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+-]*$", max_length=128)]
+TraitName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=255)]
+ClassName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=255)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Slots = Annotated[int, Field(ge=1, le=4096)]
+
+Owner = Literal["changeover", "cyborg", "nova"]
+PoolMode = Literal["observe", "approve", "act"]
+
+
+class Strict(BaseModel):
+    """Unknown fields are errors: a misspelt knob must not be ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Artifact(Strict):
+    """What is loaded: a bitstream image with its sha256, or the name of a vGPU type."""
+
+    image: Name | None = None
+    sha256: Sha256 | None = None
+    vgpu_type: Name | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.image is None) == (self.vgpu_type is None):
+            msg = "name either an image (with its sha256) or a vgpu_type"
+            raise ValueError(msg)
+        if self.image is not None and self.sha256 is None:
+            msg = "an image needs its sha256: it is checked before every use"
+            raise ValueError(msg)
+        return self
+
+
+class Function(Strict):
+    """What a device can be programmed to do.
+
+    ``fits`` maps a device model to the slots it then yields, ``seconds`` is how long programming
+    is expected to take. ``resource_class`` is what its slots are called in Placement; on a fully
+    dynamic model the model's own class stays, whatever is loaded.
+    """
+
+    name: Name = ""
+    traits: tuple[TraitName, ...] = Field(min_length=1)
+    resource_class: ClassName
+    artifact: Artifact
+    fits: Mapping[Name, Slots] = Field(min_length=1)
+    seconds: float = Field(default=60.0, ge=0.0, le=86_400.0)
+
+
+class Model(Strict):
+    """A kind of device. ``resets`` says what programming one takes down: itself or its card."""
+
+    name: Name = ""
+    mode: Mode = "single_program"
+    programmer: Name
+    resets: Literal["self", "card"] = "self"
+    traits: tuple[TraitName, ...] = ()
+    resource_class: ClassName | None = None
+    slots: Slots = 1
+
+    @model_validator(mode="after")
+    def _class_by_mode(self) -> Self:
+        if (self.mode == "fully_dynamic") != (self.resource_class is not None):
+            msg = (
+                "a fully_dynamic model has a resource_class of its own; "
+                "a single_program model takes its function's"
+            )
+            raise ValueError(msg)
+        return self
+
+
+class Device(Strict):
+    """One programmable resource provider. ``provider`` is its uuid in Placement.
+
+    ``owner`` says who writes its inventory. ``card`` groups devices that share hardware.
+    ``address`` is the driver's own (PCI address, deployable uuid). A ``pinned`` device is never
+    programmed.
+    """
+
+    name: Name
+    provider: str = Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+    model: Name
+    host: Name
+    address: str = Field(default="", max_length=255)
+    owner: Owner = "changeover"
+    card: Name | None = None
+    pinned: bool = False
+
+
+class Pool(Strict):
+    """All devices that offer, or could offer, one function; numbers are slots.
+
+    ``min_free`` free slots are kept by the balancer, ``max_devices`` caps how many devices may
+    offer the function. ``mode``: observe only recommends, approve waits for a person, act acts.
+    """
+
+    min_free: int = Field(default=0, ge=0, le=100_000)
+    max_devices: int | None = Field(default=None, ge=0)
+    mode: PoolMode = "act"
+
+
+class CommandProgrammer(Strict):
+    """A vendor's tool, run on the device's own host: argv only, no shell.
+
+    ``{address}``, ``{device}``, ``{function}``, ``{image}``, ``{sha256}`` and ``{vgpu_type}`` are
+    replaced in each word. ``read`` must print the loaded function's name, or nothing for an
+    empty device; without it the device cannot be read back.
+    """
+
+    kind: Literal["command"]
+    program: tuple[str, ...] = Field(min_length=1)
+    read: tuple[str, ...] | None = None
+    timeout_seconds: float = Field(default=900.0, gt=0)
+    lock_dir: str = "/run/changeover"
+
+
+class SimulatedProgrammer(Strict):
+    """The simulated cards of the embedded cloud."""
+
+    kind: Literal["simulated"]
+
+
+Programmer = Annotated[CommandProgrammer | SimulatedProgrammer, Field(discriminator="kind")]
+
+
+class Catalog(Strict):
+    """All of it, consistent: every name that is used is defined."""
+
+    programmers: Mapping[Name, Programmer]
+    models: Mapping[Name, Model]
+    functions: Mapping[Name, Function]
+    devices: tuple[Device, ...] = ()
+    pools: Mapping[Name, Pool] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_from_keys(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            return data
+        named = dict(data)
+        for section in ("models", "functions"):
+            entries = named.get(section)
+            if isinstance(entries, dict):
+                named[section] = {
+                    key: {**entry, "name": key} if isinstance(entry, dict) else entry
+                    for key, entry in entries.items()
+                }
+        return named
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        problems: list[str] = []
+        for model in self.models.values():
+            if model.programmer not in self.programmers:
+                problems.append(f"models.{model.name}.programmer: no programmer {model.programmer}")
+        for function in self.functions.values():
+            problems += [
+                f"functions.{function.name}.fits: no model {name}"
+                for name in function.fits
+                if name not in self.models
+            ]
+        problems += [
+            f"pools.{name}: no function {name}" for name in self.pools if name not in self.functions
+        ]
+        seen: dict[str, str] = {}
+        for index, device in enumerate(self.devices):
+            where = f"devices.{index}"
+            if device.model not in self.models:
+                problems.append(f"{where}.model: no model {device.model}")
+            for key in (device.name, device.provider):
+                if key in seen:
+                    problems.append(f"{where}: {key} is already {seen[key]}")
+                seen[key] = where
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def pool(self, function: str) -> Pool:
+        """The pool of ``function``; one without an entry has the defaults."""
+        return self.pools.get(function, Pool())
+
+    def device(self, name_or_provider: str) -> Device | None:
+        """The device of that name or provider uuid."""
+        for device in self.devices:
+            if name_or_provider in (device.name, device.provider):
+                return device
+        return None

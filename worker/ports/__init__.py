@@ -1,0 +1,1 @@
+"""Ports: what the story needs of the world. Adapters fulfil them; only bootstrap names those."""

@@ -1,0 +1,100 @@
+"""Servers, as Nova has them: found, created again by marker, deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+MARKER = "changeover:boot"
+"""The metadata key by which a create that was not answered is found again."""
+
+REPLACES = "changeover:replaces"
+REPLACED_BY = "changeover:replaced_by"
+"""Links both ways between a failed server and its successor."""
+
+
+class ServerStatus(StrEnum):
+    """The states that matter to Changeover."""
+
+    BUILD = "BUILD"
+    ACTIVE = "ACTIVE"
+    ERROR = "ERROR"
+    DELETED = "DELETED"
+    OTHER = "OTHER"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server as an administrator sees it.
+
+    ``blueprint`` is all that can be recovered of its creation (flavor, image, key, user data,
+    networks, metadata, tags, hints), in the adapter's own JSON-able form; only the adapter reads
+    it. ``fault`` is the exception's name and message of an ERROR server. ``lost`` names the parts
+    of the request that cannot be recovered.
+    """
+
+    uuid: str
+    name: str
+    project: str
+    user: str
+    status: ServerStatus
+    fault: str = ""
+    host: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    blueprint: Mapping[str, Any] = field(default_factory=dict)
+    lost: tuple[str, ...] = ()
+
+    @property
+    def no_valid_host(self) -> bool:
+        """It failed because no host could take it."""
+        return self.status is ServerStatus.ERROR and "No valid host" in self.fault
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Servers found by marker; ``complete`` is false when a cell was down or a page failed."""
+
+    servers: tuple[Server, ...]
+    complete: bool
+
+
+class Servers(Protocol):
+    """Creating, finding and deleting servers.
+
+    Errors: ``Unreachable`` (nothing was sent), ``OutcomeUnknown`` (a create or delete was sent
+    and not answered), ``Refuse`` (quota, policy, a bad request: the message says which),
+    ``NotFound``.
+    ``longest_request_seconds``: after that long no unanswered call can still be at work.
+    """
+
+    longest_request_seconds: float
+
+    def get(self, uuid: str) -> Server | None:
+        """The server, or ``None`` if there is none (deleted servers count as none)."""
+        ...
+
+    def create_like(self, failed: Server, marker: str) -> str:
+        """Create a successor from the failed server's blueprint; returns its uuid.
+
+        It carries metadata ``MARKER: marker`` and ``REPLACES: failed.uuid``. The call returns
+        when the API accepted it: whether it builds is another matter, see :meth:`get`.
+        """
+        ...
+
+    def find(self, marker: str, project: str) -> Listing:
+        """All servers with that marker, whatever their status."""
+        ...
+
+    def link(self, uuid: str, metadata: Mapping[str, str]) -> None:
+        """Add metadata to a server."""
+        ...
+
+    def delete(self, uuid: str) -> None:
+        """Delete a server; one that is gone is fine."""
+        ...
+
+    def host_up(self, host: str) -> bool | None:
+        """Whether the host's compute service is up; ``None`` if nobody knows."""
+        ...
