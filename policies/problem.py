@@ -1,0 +1,200 @@
+"""The planner's inputs as numbers, in an order that only the seed and the names decide.
+
+Everything behind this module speaks of devices, functions and wants (demand classes) by number.
+The numbers follow a seeded hash of uuid, name and key, so that "the lower number" is a fair and
+repeatable tie-break, and the order of the inputs cannot matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import accumulate
+from typing import Final
+
+from changeover.models.planning import DemandClass, DeviceView, PlanInputs
+
+LOW: Final = frozenset({"floor", "forecast"})
+"""Kinds that only take what every other kind leaves."""
+
+NOBODY: Final = -1
+"""The number of no function: an empty device, a device that is not being programmed."""
+
+
+@dataclass(slots=True, eq=False)
+class Want:
+    """One demand class: ``needs`` are (functions, slots), ``value[k]`` is k served units' worth."""
+
+    number: int
+    demand: DemandClass
+    needs: tuple[tuple[tuple[int, ...], int], ...]
+    units: int
+    value: list[float]
+    low: bool
+    whole: bool
+    named: frozenset[int] | None
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """What each unit is worth, greatest first."""
+        return self.demand.weights
+
+    @property
+    def hosts(self) -> Mapping[str, int] | None:
+        """How many units each host could take besides the device; ``None``: any."""
+        return self.demand.hosts
+
+
+@dataclass(slots=True, eq=False)
+class Problem:
+    """One batch, numbered. Lists are indexed by device, function or want.
+
+    Only devices that can matter are in it: those that offer a wanted function, and those that may
+    be programmed with one.
+    """
+
+    inputs: PlanInputs
+    functions: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    fits: list[Mapping[str, int]] = field(default_factory=list)
+    keep: list[list[float] | None] = field(default_factory=list)
+    free_total: list[int] = field(default_factory=list)
+    useful: dict[str, dict[int, int]] = field(default_factory=dict)
+
+    devices: list[DeviceView] = field(default_factory=list)
+    number: dict[str, int] = field(default_factory=dict)
+    host: list[str] = field(default_factory=list)
+    offer: list[int] = field(default_factory=list)
+    may: list[bool] = field(default_factory=list)
+    wear: list[float] = field(default_factory=list)
+    at: dict[str, list[int]] = field(default_factory=dict)
+    under_way: dict[str, int] = field(default_factory=dict)
+
+    wants: list[Want] = field(default_factory=list)
+    whole: frozenset[int] = frozenset()
+
+
+def tie(seed: int, name: str) -> bytes:
+    """Where ``name`` stands among equals: fair, and the same in every process."""
+    return blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
+
+
+def compile_problem(inputs: PlanInputs) -> Problem:
+    """Number everything that can matter for ``inputs``."""
+    problem = Problem(inputs)
+    number = _functions(problem)
+    relevant = _devices(problem, number)
+    _arrange(problem, relevant, number)
+    _wants(problem, number)
+    return problem
+
+
+def _functions(problem: Problem) -> dict[str, int]:
+    """Number the wanted functions, and find out which of them each device model could take."""
+    inputs = problem.inputs
+    wanted = {name for demand in inputs.demands for need in demand.needs for name in need.functions}
+    catalog = {function.name: function for function in inputs.functions}
+    seed = inputs.seed
+    problem.functions = sorted(wanted, key=lambda name: (tie(seed, name), name))
+    for number, name in enumerate(problem.functions):
+        function = catalog.get(name)
+        fits = function.fits if function is not None and function.stopped is None else {}
+        problem.fits.append(fits)
+        problem.seconds.append(function.seconds if function is not None else 0.0)
+        for model, slots in fits.items():
+            if slots > 0:
+                problem.useful.setdefault(model, {})[number] = slots
+    numbers = {name: number for number, name in enumerate(problem.functions)}
+    problem.whole = frozenset(
+        numbers[name]
+        for demand in inputs.demands
+        if demand.whole_devices
+        for need in demand.needs
+        for name in need.functions
+    )
+    return numbers
+
+
+def _devices(problem: Problem, number: dict[str, int]) -> list[DeviceView]:
+    """Count what is free of every function, and keep the devices that can matter."""
+    inputs, useful, functions = problem.inputs, problem.useful, problem.functions
+    wanted = set(functions)
+    whole = {functions[f] for f in problem.whole}
+    only = {model: functions[next(iter(to))] for model, to in useful.items() if len(to) == 1}
+    free: dict[str, int] = {}
+    under_way = problem.under_way
+    relevant = []
+    for device in inputs.devices:
+        offer = device.function
+        may = device.blocked is None and device.model in useful
+        if device.becoming is not None:
+            offer = device.becoming
+            may = False
+            under_way[device.host] = under_way.get(device.host, 0) + 1
+        if offer is None:
+            if may:
+                relevant.append(device)
+            continue
+        if device.free:
+            free[offer] = free.get(offer, 0) + device.free
+        if (may and only.get(device.model) != offer) or (
+            offer in wanted and (device.free > 0 or offer in whole)
+        ):
+            relevant.append(device)
+    for name in free:
+        if name not in number:
+            number[name] = len(problem.functions)
+            problem.functions.append(name)
+    for name in problem.functions:
+        kept = inputs.keep.get(name)
+        problem.keep.append(None if kept is None else [0.0, *accumulate(kept)])
+        problem.free_total.append(free.get(name, 0))
+    return relevant
+
+
+def _arrange(problem: Problem, relevant: list[DeviceView], number: dict[str, int]) -> None:
+    """Put the devices into seeded order."""
+    inputs, useful = problem.inputs, problem.useful
+    seed = inputs.seed
+    order = sorted((tie(seed, device.uuid), device.uuid, device) for device in relevant)
+    programs = [device.programs for device in relevant]
+    least, most = min(programs, default=0), max(programs, default=0)
+    wear = inputs.weights.wear / most if most else 0.0
+    for index, (_, uuid, device) in enumerate(order):
+        problem.devices.append(device)
+        problem.number[uuid] = index
+        problem.host.append(device.host)
+        becoming = device.becoming
+        offer = device.function if becoming is None else becoming
+        problem.offer.append(NOBODY if offer is None else number.get(offer, NOBODY))
+        problem.may.append(
+            becoming is None and device.blocked is None and device.model in useful,
+        )
+        problem.wear.append(wear * (device.programs - least))
+        problem.at.setdefault(device.host, []).append(index)
+
+
+def _wants(problem: Problem, number: dict[str, int]) -> None:
+    """Put the demand classes into seeded order."""
+    seed = problem.inputs.seed
+    ordered = sorted(problem.inputs.demands, key=lambda d: (tie(seed, d.key), d.key))
+    for index, demand in enumerate(ordered):
+        named = demand.devices
+        problem.wants.append(
+            Want(
+                number=index,
+                demand=demand,
+                needs=tuple(
+                    (tuple(sorted({number[name] for name in need.functions})), need.slots)
+                    for need in (demand.needs[:1] if demand.whole_devices else demand.needs)
+                ),
+                units=len(demand.weights),
+                value=[0.0, *accumulate(demand.weights)],
+                low=demand.kind in LOW,
+                whole=demand.whole_devices,
+                named=None
+                if named is None
+                else frozenset(problem.number[uuid] for uuid in named if uuid in problem.number),
+            )
+        )

@@ -1,0 +1,239 @@
+"""What a partial plan is worth: the state that the search changes step by step, and its score.
+
+``value`` is the weight of the units served. ``cost`` is, for each device to be programmed:
+
+- ``per_second`` x the seconds that programming takes,
+- ``wear`` x how much oftener it was programmed than the least programmed one (0 to 1),
+- its free slots of the old function: ``keep`` of the slots that would remain least wanted,
+  after the boots of this batch took theirs; ``lost_slot`` each where ``keep`` says nothing,
+- ``spread`` x the changeovers that its host has already (under way, or in this plan),
+- ``least_gain``, so that a step only pays when it brings more than that.
+
+Every change has an exact inverse, which is how the search tries something and takes it back.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from dataclasses import dataclass
+from typing import Final
+
+from changeover.policies.problem import NOBODY, Problem, Want
+
+UNBOUNDED: Final = 1 << 60
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grant:
+    """One unit served: ``parts`` are (device, function, slots), all on ``host``."""
+
+    want: Want
+    host: str
+    parts: tuple[tuple[int, int, int], ...]
+
+
+class State:
+    """A partial plan over a :class:`Problem`, with its score kept up to date."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        budgets = problem.inputs.budgets
+        weights = problem.inputs.weights
+        self.value = 0.0
+        self.urgent = 0.0
+        self.cost = 0.0
+        self.total_left = UNBOUNDED if budgets.total is None else budgets.total
+        self.host_left: dict[str, int] = {}
+        self.function_left = [
+            UNBOUNDED if left is None else left
+            for left in (budgets.for_function(name) for name in problem.functions)
+        ]
+        self.count = dict(problem.under_way)
+        self.target = [NOBODY] * len(problem.devices)
+        self.offer = list(problem.offer)
+        self.left = [device.free for device in problem.devices]
+        self.on: list[list[Grant]] = [[] for _ in problem.devices]
+        self.served: list[list[Grant]] = [[] for _ in problem.wants]
+        self.room: list[dict[str, int]] = [{} for _ in problem.wants]
+        self.used = [0] * len(problem.functions)
+        self.gone = [0] * len(problem.functions)
+        self.stock: list[list[int]] = [[] for _ in problem.functions]
+        self._per_second = weights.per_second
+        self._hurdle = weights.least_gain
+        self._spread = weights.spread
+        self._lost_slot = weights.lost_slot
+        self._rank = [
+            (problem.may[i], device.becoming is not None, device.ready_in, device.free, i)
+            for i, device in enumerate(problem.devices)
+        ]
+        for i, function in enumerate(self.offer):
+            if function != NOBODY and self.left[i] > 0:
+                self.stock[function].append(i)
+        self.offering: dict[int, list[int]] = {function: [] for function in problem.whole}
+        for i in sorted(range(len(self.offer)), key=self._rank.__getitem__):
+            if self.offer[i] in self.offering:
+                self.offering[self.offer[i]].append(i)
+        for stock in self.stock:
+            stock.sort(key=self._rank.__getitem__)
+
+    @property
+    def score(self) -> float:
+        """Value less cost."""
+        return self.value - self.cost
+
+    # What is possible.
+
+    def idle(self, i: int) -> bool:
+        """Whether ``i`` may be programmed: nothing forbids it, and it is promised to nobody."""
+        return self.problem.may[i] and self.target[i] == NOBODY and not self.on[i]
+
+    def allowed(self, i: int, function: int) -> bool:
+        """Whether the budgets let ``i`` be programmed with ``function``."""
+        return (
+            self.total_left > 0
+            and self.function_left[function] > 0
+            and self.left_at(self.problem.host[i]) > 0
+        )
+
+    def left_at(self, host: str) -> int:
+        """How many more changeovers ``host`` may start."""
+        left = self.host_left.get(host)
+        if left is None:
+            bound = self.problem.inputs.budgets.for_host(host)
+            left = self.host_left[host] = UNBOUNDED if bound is None else bound
+        return left
+
+    def room_at(self, want: Want, host: str) -> int:
+        """How many more units of ``want`` can go to ``host``, devices aside."""
+        hosts = want.hosts
+        if hosts is None:
+            return UNBOUNDED
+        return hosts.get(host, 0) - self.room[want.number].get(host, 0)
+
+    def waiting(self, want: Want) -> int:
+        """How many units of ``want`` are not served."""
+        return want.units - len(self.served[want.number])
+
+    # What it costs.
+
+    def ground(self, i: int) -> float:
+        """What programming ``i`` costs, whatever the function."""
+        problem = self.problem
+        cost = problem.wear[i] + self._spread * self.count.get(problem.host[i], 0)
+        old = problem.offer[i]
+        free = problem.devices[i].free
+        if old != NOBODY and free:
+            cost += self._loss(old, self.used[old], self.gone[old] + free) - self._loss(
+                old, self.used[old], self.gone[old]
+            )
+        return cost
+
+    def price(self, i: int, function: int) -> float:
+        """What programming ``i`` with ``function`` costs now."""
+        return self.ground(i) + self.fixed(function)
+
+    def fixed(self, function: int) -> float:
+        """What programming any device with ``function`` costs at least."""
+        return self._per_second * self.problem.seconds[function] + self._hurdle
+
+    def _loss(self, function: int, used: int, gone: int) -> float:
+        kept = self.problem.keep[function]
+        if kept is None:
+            return self._lost_slot * gone
+        rest = self.problem.free_total[function] - used
+        top = len(kept) - 1
+        return kept[min(rest, top)] - kept[min(max(rest - gone, 0), top)]
+
+    # Changes, each with its inverse.
+
+    def program(self, i: int, function: int) -> None:
+        """Let ``i`` be programmed with ``function``."""
+        problem = self.problem
+        self.cost += self.price(i, function)
+        self._count(i, function, 1)
+        old = self.offer[i]
+        if self.left[i] > 0 and old != NOBODY:
+            self.stock[old].remove(i)
+        self._offers(i, old, -1)
+        self._offers(i, function, 1)
+        self.target[i] = self.offer[i] = function
+        self.left[i] = problem.fits[function][problem.devices[i].model]
+        insort(self.stock[function], i, key=self._rank.__getitem__)
+
+    def unprogram(self, i: int) -> None:
+        """Take back :meth:`program`; nothing may be promised of ``i``."""
+        problem = self.problem
+        function = self.target[i]
+        self.stock[function].remove(i)
+        self.target[i] = NOBODY
+        self.offer[i] = problem.offer[i]
+        self.left[i] = problem.devices[i].free
+        self._offers(i, function, -1)
+        self._offers(i, self.offer[i], 1)
+        if self.left[i] > 0 and self.offer[i] != NOBODY:
+            insort(self.stock[self.offer[i]], i, key=self._rank.__getitem__)
+        self._count(i, function, -1)
+        self.cost -= self.price(i, function)
+
+    def _offers(self, i: int, function: int, step: int) -> None:
+        offering = self.offering.get(function)
+        if offering is None:
+            return
+        if step > 0:
+            insort(offering, i, key=self._rank.__getitem__)
+        else:
+            offering.remove(i)
+
+    def _count(self, i: int, function: int, step: int) -> None:
+        host, old = self.problem.host[i], self.problem.offer[i]
+        self.count[host] = self.count.get(host, 0) + step
+        self.host_left[host] = self.left_at(host) - step
+        self.total_left -= step
+        self.function_left[function] -= step
+        if old != NOBODY:
+            self.gone[old] += step * self.problem.devices[i].free
+
+    def grant(self, grant: Grant) -> None:
+        """Serve one more unit."""
+        want = grant.want
+        served = self.served[want.number]
+        self._worth(want, want.weights[len(served)])
+        served.append(grant)
+        self._take(grant, 1)
+
+    def revoke(self, grant: Grant) -> None:
+        """Take back :meth:`grant`."""
+        want = grant.want
+        served = self.served[want.number]
+        served.remove(grant)
+        self._worth(want, -want.weights[len(served)])
+        self._take(grant, -1)
+
+    def _worth(self, want: Want, weight: float) -> None:
+        self.value += weight
+        if not want.low:
+            self.urgent += weight
+
+    def _take(self, grant: Grant, step: int) -> None:
+        want, host = grant.want, grant.host
+        if want.hosts is not None:
+            room = self.room[want.number]
+            room[host] = room.get(host, 0) + step
+        for i, function, slots in grant.parts:
+            if step > 0:
+                self.on[i].append(grant)
+            else:
+                self.on[i].remove(grant)
+            if not slots:
+                continue
+            before = self.left[i]
+            self.left[i] = before - step * slots
+            if self.left[i] == 0:
+                self.stock[function].remove(i)
+            elif before == 0:
+                insort(self.stock[function], i, key=self._rank.__getitem__)
+            if self.target[i] == NOBODY and not want.low:
+                used, gone = self.used[function], self.gone[function]
+                self.used[function] = used + step * slots
+                self.cost += self._loss(function, used + step * slots, gone)
+                self.cost -= self._loss(function, used, gone)
