@@ -1,0 +1,93 @@
+"""What a user asked Nova for: the flavor and the request spec, as Nova's notifications carry them.
+
+Both are pydantic models, so ``model_dump(mode="json")`` and ``model_validate`` store and restore
+them. Unknown fields are ignored: Nova adds some with every release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _storable(text: str) -> str:
+    try:
+        if b"\x00" not in text.encode():
+            return text
+    except UnicodeEncodeError:  # a lone surrogate
+        pass
+    raise ValueError("has characters that no database stores (NUL or lone surrogates)")
+
+
+def _empty_if_null(value: object) -> object:
+    return {} if value is None else value
+
+
+def _none_if_null(value: object) -> object:
+    return () if value is None else value
+
+
+Text = Annotated[str, Field(strict=True, max_length=255), AfterValidator(_storable)]
+Count = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
+TextMap = Annotated[Mapping[Text, Text], Field(max_length=1024), BeforeValidator(_empty_if_null)]
+Texts = Annotated[tuple[Text, ...], Field(max_length=10_000), BeforeValidator(_none_if_null)]
+
+
+class Wire(BaseModel):
+    """A part of Nova's messages: typed where it is read, tolerant of everything else."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Flavor(Wire):
+    """A flavor. Memory and swap are MiB, disks are GiB."""
+
+    name: Text
+    flavorid: Text = ""
+    vcpus: Count
+    memory_mb: Count
+    root_gb: Count
+    ephemeral_gb: Count = 0
+    swap: Count = 0
+    extra_specs: TextMap = Field(default_factory=dict)
+
+
+class ImageProperties(Wire):
+    """The image properties that place a server."""
+
+    traits_required: Texts = ()
+
+
+class Image(Wire):
+    """An image. Without an id the server boots from a volume."""
+
+    id: Text | None = None
+    properties: ImageProperties = ImageProperties()
+
+
+class Destination(Wire):
+    """Where an administrator asked for (microversion 2.74): checked by the scheduler."""
+
+    host: Text | None = None
+    node: Text | None = None
+
+
+class RequestSpec(Wire):
+    """What Nova's scheduler was asked for.
+
+    ``server`` is *not* taken from here: in a multi-create it is the first server in every
+    message. Scheduler hints and the server group are always empty on the wire, even when given.
+    """
+
+    project_id: Text | None = None
+    user_id: Text | None = None
+    flavor: Flavor
+    image: Image | None = None
+    availability_zone: Text | None = None
+    force_hosts: Texts = ()
+    force_nodes: Texts = ()
+    ignore_hosts: Texts = ()
+    requested_destination: Destination | None = None
+    num_instances: Count = 1

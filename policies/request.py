@@ -1,0 +1,191 @@
+"""From a flavor to what Placement is asked, as Nova translates it."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from changeover.models.errors import Invalid
+from changeover.models.flavor import Flavor, RequestSpec
+from changeover.models.placement import GroupPolicy, RequestGroup, ResourceRequest
+
+PREFERRED = "changeover:preferred_traits"
+"""Extra spec of ours: traits (comma-separated) that rank candidates and exclude none."""
+
+DEVICE_PROFILE = "accel:device_profile"
+"""Extra spec of Cyborg's: the groups come from the device profile of that name."""
+
+_KEY = re.compile(
+    r"(?P<kind>resources|trait)(?P<suffix>[A-Za-z0-9_-]{1,64})?:(?P<name>.*)", re.DOTALL
+)
+_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,254}")
+_AMOUNT = re.compile(r"[0-9]{1,10}")
+_MOST = 2**31 - 1
+_MB_PER_GB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FlavorRequest:
+    """The request, and the device profile whose groups still have to be added, if any."""
+
+    request: ResourceRequest
+    device_profile: str | None = None
+
+
+def request_of_spec(spec: RequestSpec) -> FlavorRequest:
+    """The request of a request spec, see :func:`request_of_flavor`."""
+    asked = spec.requested_destination
+    hosts, nodes = spec.force_hosts, spec.force_nodes
+    if asked is not None:
+        hosts = hosts or tuple(h for h in (asked.host,) if h)
+        nodes = nodes or tuple(n for n in (asked.node,) if n)
+    return request_of_flavor(
+        spec.flavor,
+        image_traits=spec.image.properties.traits_required if spec.image else (),
+        availability_zone=spec.availability_zone,
+        force_hosts=hosts,
+        force_nodes=nodes,
+        ignore_hosts=spec.ignore_hosts,
+        volume_backed=spec.image is not None and spec.image.id is None,
+    )
+
+
+def request_of_flavor(
+    flavor: Flavor,
+    *,
+    image_traits: Iterable[str] = (),
+    availability_zone: str | None = None,
+    force_hosts: Iterable[str] = (),
+    force_nodes: Iterable[str] = (),
+    ignore_hosts: Iterable[str] = (),
+    volume_backed: bool = False,
+) -> FlavorRequest:
+    """What a server of this flavor asks of Placement.
+
+    ``resources[S]:CLASS`` and ``trait[S]:TRAIT`` form one group per suffix; VCPU, MEMORY_MB and
+    DISK_GB of the flavor join the unsuffixed group unless any group names the class (0 removes
+    it); required traits of the image join the unsuffixed group. Forced nodes are names of root
+    providers, and so are forced hosts where one host is one node; nodes win where both are given.
+    Extra specs of other namespaces (``hw:``, ``quota:``, ...) do not reach Placement here.
+
+    Raises ``Invalid``, naming the extra spec, for what Placement could only refuse.
+    """
+    drafts: defaultdict[str, _Draft] = defaultdict(_Draft)
+    for key, value in flavor.extra_specs.items():
+        match = _KEY.fullmatch(key)
+        if match is None:
+            continue
+        draft = drafts[match["suffix"] or ""]
+        if match["kind"] == "resources":
+            draft.resources[_name(match["name"], key)] = _amount(value, key)
+        else:
+            draft.add_trait(_name(match["name"], key), value, key)
+    unsuffixed = drafts[""]
+    unsuffixed.required.update(_name(t, f"image property trait:{t}") for t in image_traits)
+    named = {rc for draft in drafts.values() for rc in draft.resources}
+    for resource, amount in _of_flavor(flavor, volume_backed=volume_backed).items():
+        if resource not in named:
+            unsuffixed.resources[resource] = amount
+    unsuffixed.preferred.update(_preferred(flavor.extra_specs))
+    groups = tuple(
+        group
+        for suffix, draft in sorted(drafts.items())
+        if (group := draft.finish(suffix)) is not None
+    )
+    request = ResourceRequest(
+        groups=groups,
+        group_policy=_group_policy(flavor.extra_specs, groups),
+        hosts=tuple(force_nodes) or tuple(force_hosts) or None,
+        excluded_hosts=tuple(ignore_hosts),
+        availability_zone=availability_zone,
+    )
+    return FlavorRequest(request, _device_profile(flavor.extra_specs))
+
+
+class _Draft:
+    """A group while its extra specs are collected."""
+
+    def __init__(self) -> None:
+        self.resources: dict[str, int] = {}
+        self.required: set[str] = set()
+        self.forbidden: set[str] = set()
+        self.preferred: set[str] = set()
+
+    def add_trait(self, trait: str, value: str, key: str) -> None:
+        if value == "required":
+            self.required.add(trait)
+        elif value == "forbidden":
+            self.forbidden.add(trait)
+        else:
+            raise Invalid(f"{_shown(key)}: must be required or forbidden, not {_shown(value)}")
+
+    def finish(self, suffix: str) -> RequestGroup | None:
+        resources = {rc: amount for rc, amount in self.resources.items() if amount}
+        both = sorted(self.required & self.forbidden)
+        if both:
+            raise Invalid(f"trait{suffix}:{both[0]}: is both required and forbidden")
+        if not resources and self.required:
+            # Placement has no form for traits of nothing; it answers 400.
+            first = min(self.required)
+            raise Invalid(f"trait{suffix}:{first}: its group has no resources{suffix}:CLASS")
+        if not resources:
+            return None
+        return RequestGroup(
+            suffix=suffix,
+            resources=resources,
+            required=frozenset(self.required),
+            forbidden=frozenset(self.forbidden),
+            preferred=frozenset(self.preferred),
+        )
+
+
+def _of_flavor(flavor: Flavor, *, volume_backed: bool) -> dict[str, int]:
+    swap_gb = -(-flavor.swap // _MB_PER_GB)  # Nova rounds up to whole GiB
+    root_gb = 0 if volume_backed else flavor.root_gb
+    return {
+        "VCPU": flavor.vcpus,
+        "MEMORY_MB": flavor.memory_mb,
+        "DISK_GB": root_gb + flavor.ephemeral_gb + swap_gb,
+    }
+
+
+def _name(text: str, key: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise Invalid(f"{_shown(key)}: {_shown(text)} is no name of a resource class or trait")
+    return text
+
+
+def _amount(value: str, key: str) -> int:
+    text = value.strip()
+    if not _AMOUNT.fullmatch(text) or int(text) > _MOST:
+        raise Invalid(f"{_shown(key)}: must be a whole number from 0 to {_MOST}")
+    return int(text)
+
+
+def _preferred(specs: Mapping[str, str]) -> set[str]:
+    names = (part.strip() for part in specs.get(PREFERRED, "").split(","))
+    return {_name(name, PREFERRED) for name in names if name}
+
+
+def _group_policy(specs: Mapping[str, str], groups: tuple[RequestGroup, ...]) -> GroupPolicy | None:
+    policy = specs.get("group_policy")
+    if policy not in (None, "none", "isolate"):
+        raise Invalid(f"group_policy: must be none or isolate, not {_shown(policy)}")
+    if policy is None and sum(1 for group in groups if group.suffix) > 1:
+        raise Invalid("group_policy: is needed where a flavor has more than one numbered group")
+    return cast("GroupPolicy | None", policy)
+
+
+def _device_profile(specs: Mapping[str, str]) -> str | None:
+    name = specs.get(DEVICE_PROFILE)
+    if name is not None and not name.strip():
+        raise Invalid(f"{DEVICE_PROFILE}: names no device profile")
+    return name
+
+
+def _shown(text: str) -> str:
+    """A part of the flavor, fit for one line."""
+    return text[:100].encode("unicode_escape").decode("ascii")
