@@ -164,10 +164,11 @@ class Catalog(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        problems: list[str] = []
-        for model in self.models.values():
-            if model.programmer not in self.programmers:
-                problems.append(f"models.{model.name}.programmer: no programmer {model.programmer}")
+        problems = [
+            f"models.{model.name}.programmer: no programmer {model.programmer}"
+            for model in self.models.values()
+            if model.programmer not in self.programmers
+        ]
         for function in self.functions.values():
             problems += [
                 f"functions.{function.name}.fits: no model {name}"

@@ -1,0 +1,33 @@
+"""The audit: everything done, by whom, to what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import insert, select
+
+from changeover.models.tables import AuditRow
+from changeover.worker.store.session import Session
+
+
+class Audit:
+    """Appended to in the transaction of the deed itself; never changed."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def add(self, at: float, actor: str, action: str, subject: str, **facts: Any) -> None:
+        """Record a deed."""
+        self.session.connection.execute(
+            insert(AuditRow).values(at=at, actor=actor, action=action, subject=subject, facts=facts)
+        )
+
+    def of(self, subject: str, limit: int = 200) -> list[dict[str, Any]]:
+        """The last deeds on a subject, oldest first."""
+        rows = self.session.rows(
+            select(AuditRow.at, AuditRow.actor, AuditRow.action, AuditRow.facts)
+            .where(AuditRow.subject == subject)
+            .order_by(AuditRow.id.desc())
+            .limit(limit)
+        )
+        return [dict(row) for row in reversed(rows)]

@@ -1,0 +1,233 @@
+"""Boots and what is promised to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import and_, delete, func, or_, select, update
+
+from changeover.models.boot import Boot, BootPromise
+from changeover.models.errors import Reread
+from changeover.models.reasons import Reason
+from changeover.models.states import (
+    BOOT_OVER,
+    BOOT_TRANSITIONS,
+    BOOT_WANTS,
+    BootState,
+    check_transition,
+)
+from changeover.models.tables import BootRow, PromiseRow
+from changeover.worker.store.audit import Audit
+from changeover.worker.store.session import Session, columns_of
+
+
+class Boots:
+    """Boots, by id. A boot changes state by compare-and-swap only."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def add(self, boot: Boot) -> bool:
+        """Store a new boot; ``False`` if its server already has one."""
+        statement = self.session.insert(BootRow).values(**columns_of(boot))
+        added = self.session.row(statement.on_conflict_do_nothing().returning(BootRow.id))
+        if added is not None:
+            Audit(self.session).add(
+                boot.received_at, "intake", "boot.received", boot.id, server=boot.server
+            )
+        return added is not None
+
+    def get(self, boot_id: str) -> Boot | None:
+        """The boot of that id."""
+        row = self.session.row(select(BootRow.__table__).where(BootRow.id == boot_id))
+        return None if row is None else Boot(**row)
+
+    def of_server(self, server: str) -> Boot | None:
+        """The boot whose failed server or successor this is."""
+        row = self.session.row(
+            select(BootRow.__table__).where(
+                or_(BootRow.server == server, BootRow.successor == server)
+            )
+        )
+        return None if row is None else Boot(**row)
+
+    def in_states(
+        self, states: Iterable[BootState], *, wake_before: float | None = None, limit: int = 100_000
+    ) -> list[Boot]:
+        """Boots in any of ``states``, oldest failure first."""
+        statement = select(BootRow.__table__).where(BootRow.state.in_(list(states)))
+        if wake_before is not None:
+            statement = statement.where(BootRow.wake_at <= wake_before)
+        rows = self.session.rows(statement.order_by(BootRow.failed_at, BootRow.id).limit(limit))
+        return [Boot(**row) for row in rows]
+
+    def listed(self, *, over: bool | None, limit: int) -> list[Boot]:
+        """Boots for people: newest first; finished ones only or unfinished ones only if said."""
+        statement = select(BootRow.__table__)
+        if over is not None:
+            in_over = BootRow.state.in_(list(BOOT_OVER))
+            statement = statement.where(in_over if over else ~in_over)
+        rows = self.session.rows(statement.order_by(BootRow.received_at.desc()).limit(limit))
+        return [Boot(**row) for row in rows]
+
+    def wanting(self, now: float) -> bool:
+        """Whether any boot is demand for the planner now."""
+        row = self.session.row(
+            select(BootRow.id)
+            .where(BootRow.state.in_(list(BOOT_WANTS)), BootRow.wake_at <= now)
+            .limit(1)
+        )
+        return row is not None
+
+    def counts(self) -> dict[BootState, int]:
+        """How many boots are in each state."""
+        rows = self.session.rows(
+            select(BootRow.state, func.count().label("n")).group_by(BootRow.state)
+        )
+        return {row["state"]: row["n"] for row in rows}
+
+    def move(
+        self,
+        boot: Boot,
+        state: BootState,
+        now: float,
+        *,
+        reason: Reason | None = None,
+        **changes: Any,
+    ) -> Boot:
+        """Move a boot as it was read to ``state``, or raise :class:`Reread`.
+
+        What was promised to it is dropped when it leaves the states that promises belong to.
+        """
+        check_transition(BOOT_TRANSITIONS, boot.state, state)
+        over = state in BOOT_OVER
+        values: dict[str, Any] = {"state": state, **changes}
+        if reason is not None:
+            values["reason"] = reason
+        if over:
+            values.update(finished_at=now, lease_owner=None, lease_until=0.0)
+        row = self.session.row(
+            update(BootRow)
+            .where(
+                BootRow.id == boot.id,
+                BootRow.state == boot.state,
+                BootRow.attempt == boot.attempt,
+                # A lapsed lease that somebody else has taken makes this move void.
+                or_(BootRow.lease_owner.is_(None), BootRow.lease_owner == boot.lease_owner)
+                if boot.lease_owner is not None
+                else or_(BootRow.lease_owner.is_(None), BootRow.lease_until < now),
+            )
+            .values(**values)
+            .returning(BootRow.__table__)
+        )
+        if row is None:
+            raise Reread(f"boot {boot.id} is not {boot.state} any more", boot=boot.id)
+        if over or state in BOOT_WANTS:
+            self.drop_promises(boot.id)
+        if state is not boot.state:
+            facts = {} if reason is None else {"reason": reason.as_json()}
+            Audit(self.session).add(now, "worker", f"boot.{state}", boot.id, **facts)
+        return Boot(**row)
+
+    def claim(
+        self, boot_id: str, states: Iterable[BootState], owner: str, now: float, seconds: float
+    ) -> Boot | None:
+        """Lease a boot that is due and that nobody else works on."""
+        row = self.session.row(
+            update(BootRow)
+            .where(
+                BootRow.id == boot_id,
+                BootRow.state.in_(list(states)),
+                BootRow.wake_at <= now,
+                or_(BootRow.lease_owner.is_(None), BootRow.lease_until < now),
+            )
+            .values(lease_owner=owner, lease_until=now + seconds)
+            .returning(BootRow.__table__)
+        )
+        return None if row is None else Boot(**row)
+
+    def release(self, boot_id: str, owner: str) -> None:
+        """Give the lease back."""
+        self.session.connection.execute(
+            update(BootRow)
+            .where(BootRow.id == boot_id, BootRow.lease_owner == owner)
+            .values(lease_owner=None, lease_until=0.0)
+        )
+
+    def renew(self, boot_ids: Iterable[str], owner: str, until: float) -> None:
+        """Prolong leases."""
+        self.session.connection.execute(
+            update(BootRow)
+            .where(BootRow.id.in_(list(boot_ids)), BootRow.lease_owner == owner)
+            .values(lease_until=until)
+        )
+
+    def wake(self, now: float) -> int:
+        """Something has changed that may help: all waiting boots are to be judged again."""
+        done = self.session.connection.execute(
+            update(BootRow)
+            .where(BootRow.state == BootState.WAITING, BootRow.wake_at > now)
+            .values(wake_at=now)
+        )
+        return int(done.rowcount)
+
+    # -- promises ---------------------------------------------------------------------------
+
+    def promise(self, promise: BootPromise) -> None:
+        """Promise slots to a boot."""
+        statement = self.session.insert(PromiseRow).values(**columns_of(promise))
+        self.session.connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=[PromiseRow.boot, PromiseRow.device],
+                set_={
+                    "slots": promise.slots,
+                    "changeover": promise.changeover,
+                    "held_until": promise.held_until,
+                },
+            )
+        )
+
+    def promises(
+        self,
+        *,
+        boot: str | None = None,
+        device: str | None = None,
+        changeover: str | None = None,
+    ) -> list[BootPromise]:
+        """Promises to a boot, on a device, or made by a changeover; all without a filter."""
+        statement = select(PromiseRow.__table__)
+        for column, value in (
+            (PromiseRow.boot, boot),
+            (PromiseRow.device, device),
+            (PromiseRow.changeover, changeover),
+        ):
+            if value is not None:
+                statement = statement.where(column == value)
+        rows = self.session.rows(statement.order_by(PromiseRow.boot, PromiseRow.device))
+        return [BootPromise(**row) for row in rows]
+
+    def hold(self, changeover: str, until: float) -> None:
+        """The slots that a changeover made are reserved in Placement until then."""
+        self.session.connection.execute(
+            update(PromiseRow).where(PromiseRow.changeover == changeover).values(held_until=until)
+        )
+
+    def unhold(self, boot: str) -> None:
+        """The boot's slots are no longer reserved for it: it is about to take them."""
+        self.session.connection.execute(
+            update(PromiseRow).where(PromiseRow.boot == boot).values(held_until=None)
+        )
+
+    def drop_promises(self, boot: str) -> None:
+        """Nothing is promised to the boot any more."""
+        self.session.connection.execute(delete(PromiseRow).where(PromiseRow.boot == boot))
+
+    def holds_lapsed(self, now: float) -> list[BootPromise]:
+        """Promises that were held too long for a boot that still was not created."""
+        rows = self.session.rows(
+            select(PromiseRow.__table__).where(
+                and_(PromiseRow.held_until.is_not(None), PromiseRow.held_until < now)
+            )
+        )
+        return [BootPromise(**row) for row in rows]

@@ -1,0 +1,135 @@
+"""Transactions: the unit of everything that Changeover does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+
+from changeover.models.errors import Busy, Unreachable
+from changeover.worker.store.audit import Audit
+from changeover.worker.store.boots import Boots
+from changeover.worker.store.changeovers import Changeovers, Fences
+from changeover.worker.store.devices import Devices, Functions
+from changeover.worker.store.engine import READ_ONLY, engine_for
+from changeover.worker.store.events import Events
+from changeover.worker.store.hints import Hints
+from changeover.worker.store.leases import Leases, Switches
+from changeover.worker.store.plans import Plans
+from changeover.worker.store.session import Hint, Session
+from changeover.worker.store.tasks import Tasks
+
+Courier = Callable[[Sequence[Hint]], None]
+
+
+class Tx(Session):
+    """One transaction, with the tables by subject."""
+
+    @cached_property
+    def boots(self) -> Boots:
+        return Boots(self)
+
+    @cached_property
+    def changeovers(self) -> Changeovers:
+        return Changeovers(self)
+
+    @cached_property
+    def fences(self) -> Fences:
+        return Fences(self)
+
+    @cached_property
+    def devices(self) -> Devices:
+        return Devices(self)
+
+    @cached_property
+    def functions(self) -> Functions:
+        return Functions(self)
+
+    @cached_property
+    def events(self) -> Events:
+        return Events(self)
+
+    @cached_property
+    def plans(self) -> Plans:
+        return Plans(self)
+
+    @cached_property
+    def tasks(self) -> Tasks:
+        return Tasks(self)
+
+    @cached_property
+    def hints(self) -> Hints:
+        return Hints(self)
+
+    @cached_property
+    def audit(self) -> Audit:
+        return Audit(self)
+
+    @cached_property
+    def leases(self) -> Leases:
+        return Leases(self)
+
+    @cached_property
+    def switches(self) -> Switches:
+        return Switches(self)
+
+
+class Database:
+    """Opens transactions; sends the hints of those that were committed.
+
+    Raises :class:`Busy` where the database is locked or a serialisation fails, and
+    :class:`Unreachable` where its connection is lost: the transaction did not happen, or (a
+    connection lost during the commit) may have; every caller re-reads before it acts again.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.engine: Engine = engine_for(url)
+        self.courier: Courier | None = None
+
+    @contextmanager
+    def write(self) -> Iterator[Tx]:
+        """A read-write transaction; hints added in it are sent after the commit."""
+        with self._translated(), self.engine.begin() as connection:
+            tx = Tx(connection)
+            yield tx
+        if tx.to_send and self.courier is not None:
+            self.courier(tx.to_send)
+
+    @contextmanager
+    def read(self) -> Iterator[Tx]:
+        """A read-only transaction: a snapshot that blocks nobody (on SQLite)."""
+        with (
+            self._translated(),
+            self.engine.connect().execution_options(**{READ_ONLY: True}) as connection,
+            connection.begin(),
+        ):
+            yield Tx(connection)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except IntegrityError:
+            raise
+        except (OperationalError, InterfaceError, DBAPIError) as exc:
+            if exc.connection_invalidated or _lost(exc):
+                raise Unreachable(
+                    "the database does not answer: check that it runs and that the URL is right",
+                    error=type(exc.orig).__name__,
+                ) from exc
+            if isinstance(exc, OperationalError):
+                raise Busy(f"the database is busy: {exc.orig}") from exc
+            raise
+
+    def dispose(self) -> None:
+        """Close all connections (before a fork's child uses its own, and at the end)."""
+        self.engine.dispose()
+
+
+def _lost(exc: DBAPIError) -> bool:
+    text = str(exc.orig)
+    return any(sign in text for sign in ("connection", "server closed", "unable to open"))

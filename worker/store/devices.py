@@ -1,0 +1,164 @@
+"""Devices and functions of the catalog, and what is known of them between two readings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select, update
+
+from changeover.models.catalog import Catalog
+from changeover.models.reasons import Reason
+from changeover.models.tables import DeviceRow, FunctionRow
+from changeover.worker.store.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRecord:
+    """The row of a device.
+
+    ``function`` is what it was last seen or made to offer, ``slots`` and ``used`` as last read,
+    ``generation`` its provider's then. ``offered_until`` is when it was last known to be open to
+    the scheduler (``None``: never). ``trouble`` says why it must not be touched, if so.
+    """
+
+    provider: str
+    name: str
+    model: str
+    host: str
+    known: bool
+    function: str | None
+    slots: int
+    used: int
+    generation: int | None
+    read_at: float | None
+    changed_at: float | None
+    offered_until: float | None
+    programs: int
+    trouble: Reason | None
+
+
+class Devices:
+    """Devices, by provider uuid."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def sync(self, catalog: Catalog) -> None:
+        """Make the rows match the catalog; devices that it no longer names stay, unknown."""
+        self.session.connection.execute(update(DeviceRow).values(known=False))
+        for device in catalog.devices:
+            described = {
+                "name": device.name,
+                "model": device.model,
+                "host": device.host,
+                "known": True,
+            }
+            statement = self.session.insert(DeviceRow).values(
+                provider=device.provider, **described, slots=0, used=0, programs=0
+            )
+            self.session.connection.execute(
+                statement.on_conflict_do_update(index_elements=[DeviceRow.provider], set_=described)
+            )
+
+    def all(self) -> list[DeviceRecord]:
+        """Devices that the catalog knows, by name."""
+        rows = self.session.rows(
+            select(DeviceRow.__table__).where(DeviceRow.known.is_(True)).order_by(DeviceRow.name)
+        )
+        return [DeviceRecord(**row) for row in rows]
+
+    def get(self, name_or_provider: str) -> DeviceRecord | None:
+        """The device of that name or provider uuid."""
+        row = self.session.row(
+            select(DeviceRow.__table__).where(
+                (DeviceRow.name == name_or_provider) | (DeviceRow.provider == name_or_provider)
+            )
+        )
+        return None if row is None else DeviceRecord(**row)
+
+    def update(self, provider: str, **facts: Any) -> None:
+        """Record what was read or done."""
+        self.session.connection.execute(
+            update(DeviceRow).where(DeviceRow.provider == provider).values(**facts)
+        )
+
+    def programmed(self, provider: str) -> None:
+        """Count one more program."""
+        self.session.connection.execute(
+            update(DeviceRow)
+            .where(DeviceRow.provider == provider)
+            .values(programs=DeviceRow.programs + 1)
+        )
+
+
+class Functions:
+    """Functions, by name."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def sync(self, catalog: Catalog, now: float) -> None:
+        """Make the rows match the catalog. A changed artifact lifts a stop."""
+        self.session.connection.execute(update(FunctionRow).values(known=False))
+        for function in catalog.functions.values():
+            definition = function.model_dump(mode="json")
+            old = self.session.row(
+                select(FunctionRow.definition).where(FunctionRow.name == function.name)
+            )
+            fresh: dict[str, Any] = {"definition": definition, "known": True, "updated_at": now}
+            if old is not None and old["definition"].get("artifact") != definition["artifact"]:
+                fresh.update(failed_devices=[], stopped=None)
+            values = {"failed_devices": [], "stopped": None, **fresh}
+            self.session.connection.execute(
+                self.session.insert(FunctionRow)
+                .values(name=function.name, **values)
+                .on_conflict_do_update(index_elements=[FunctionRow.name], set_=fresh)
+            )
+
+    def stopped(self) -> dict[str, Reason]:
+        """Functions that may not be programmed, and why."""
+        rows = self.session.rows(select(FunctionRow.name, FunctionRow.stopped))
+        return {row["name"]: row["stopped"] for row in rows if row["stopped"] is not None}
+
+    def failed(self, name: str, device: str, limit: int, now: float) -> Reason | None:
+        """The function's artifact failed on a device; the reason if that stops the function.
+
+        ``limit`` different devices without a success in between stop it: then it is the artifact
+        that is bad, not the devices.
+        """
+        row = self.session.row(
+            select(FunctionRow.failed_devices, FunctionRow.stopped).where(FunctionRow.name == name)
+        )
+        if row is None or row["stopped"] is not None:
+            return None if row is None else row["stopped"]
+        failed = sorted({*row["failed_devices"], device})
+        reason = None
+        if len(failed) >= limit:
+            reason = Reason(
+                "function.stopped",
+                f"programming {name} failed on {len(failed)} devices: the artifact is suspect; "
+                f"mend it in the catalog, or `changeover functions --allow {name}`",
+                {"devices": failed},
+            )
+        self._set(name, failed_devices=failed, stopped=reason, updated_at=now)
+        return reason
+
+    def succeeded(self, name: str) -> None:
+        """The artifact works."""
+        self._set(name, failed_devices=[])
+
+    def allow(self, name: str, now: float) -> None:
+        """An operator lifts a stop."""
+        self._set(name, failed_devices=[], stopped=None, updated_at=now)
+
+    def _set(self, name: str, **values: Any) -> None:
+        self.session.connection.execute(
+            update(FunctionRow).where(FunctionRow.name == name).values(**values)
+        )
+
+
+def by_provider(records: Iterable[DeviceRecord]) -> Mapping[str, DeviceRecord]:
+    """Records by provider uuid."""
+    return {record.provider: record for record in records}

@@ -1,0 +1,64 @@
+"""Engines for SQLite and PostgreSQL that behave alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import StaticPool
+
+from changeover.models.errors import Invalid
+
+READ_ONLY = "changeover_read_only"
+
+
+def engine_for(url: str) -> Engine:
+    """An engine for ``sqlite:///PATH``, ``sqlite://`` (memory) or ``postgresql://…`` (psycopg 3).
+
+    Raises :class:`Invalid` for anything else.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as exc:
+        raise Invalid(f"the database URL cannot be read: {exc}") from exc
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
+        return _sqlite(parsed)
+    if backend == "postgresql":
+        return create_engine(
+            parsed.set(drivername="postgresql+psycopg"),
+            pool_pre_ping=True,
+            isolation_level="READ COMMITTED",
+            connect_args={"connect_timeout": 5, "application_name": "changeover"},
+        )
+    raise Invalid(f"database {backend!r} is not supported: use sqlite:///PATH or postgresql://…")
+
+
+def _sqlite(url: URL) -> Engine:
+    memory = url.database in {None, "", ":memory:"}
+    kwargs: dict[str, Any] = {"poolclass": StaticPool} if memory else {}
+    engine = create_engine(
+        url,
+        connect_args={"timeout": 15, "check_same_thread": False, "isolation_level": None},
+        **kwargs,
+    )
+
+    @event.listens_for(engine, "connect")
+    def _pragmas(connection: Any, _record: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA busy_timeout=15000")
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A deferred transaction that reads first and writes later fails with "locked" whenever
+        # somebody wrote in between; a writer therefore takes the lock at once.
+        read_only = connection.get_execution_options().get(READ_ONLY, False)
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine

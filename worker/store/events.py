@@ -1,0 +1,101 @@
+"""Accepted events, once each; and dead letters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import func, select, update
+
+from changeover.models.tables import DeadLetterRow, EventRow
+from changeover.worker.store.session import Session
+
+
+class Events:
+    """What was told, and what it came to."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def add(
+        self,
+        *,
+        message_id: str,
+        kind: str,
+        source: str,
+        server: str | None,
+        project: str | None,
+        facts: dict[str, Any],
+        now: float,
+        outcome: str,
+        boot_id: str | None,
+    ) -> bool:
+        """Store an event; ``False`` if a message of that id is already stored."""
+        statement = self.session.insert(EventRow).values(
+            message_id=message_id,
+            kind=kind,
+            source=source,
+            server=server,
+            project=project,
+            facts=facts,
+            received_at=now,
+            outcome=outcome,
+            boot_id=boot_id,
+        )
+        inserted = self.session.row(statement.on_conflict_do_nothing().returning(EventRow.id))
+        return inserted is not None
+
+    def seen(self, message_id: str) -> bool:
+        """Whether a message of that id is stored."""
+        row = self.session.row(select(EventRow.id).where(EventRow.message_id == message_id))
+        return row is not None
+
+    def of_server(self, server: str) -> list[dict[str, Any]]:
+        """The events of one server, oldest first."""
+        rows = self.session.rows(
+            select(EventRow.__table__).where(EventRow.server == server).order_by(EventRow.id)
+        )
+        return [dict(row) for row in rows]
+
+    def count(self) -> int:
+        """How many events are stored."""
+        row = self.session.row(select(func.count().label("n")).select_from(EventRow))
+        return 0 if row is None else int(row["n"])
+
+    def dead_letter(
+        self, *, digest: str, source: str, reason: str, body: str, size: int, now: float
+    ) -> None:
+        """Keep what could not be understood; the same body again only counts."""
+        statement = self.session.insert(DeadLetterRow).values(
+            digest=digest,
+            source=source,
+            reason=reason,
+            body=body,
+            size=size,
+            times=1,
+            received_at=now,
+            replayed_at=None,
+        )
+        self.session.connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=[DeadLetterRow.digest],
+                set_={"times": DeadLetterRow.times + 1, "reason": reason},
+            )
+        )
+
+    def dead_letters(self, limit: int = 200) -> list[dict[str, Any]]:
+        """The newest dead letters first."""
+        rows = self.session.rows(
+            select(DeadLetterRow.__table__).order_by(DeadLetterRow.id.desc()).limit(limit)
+        )
+        return [dict(row) for row in rows]
+
+    def get_dead_letter(self, letter_id: int) -> dict[str, Any] | None:
+        """One dead letter."""
+        row = self.session.row(select(DeadLetterRow.__table__).where(DeadLetterRow.id == letter_id))
+        return None if row is None else dict(row)
+
+    def replayed(self, letter_id: int, now: float) -> None:
+        """A dead letter went through the intake again."""
+        self.session.connection.execute(
+            update(DeadLetterRow).where(DeadLetterRow.id == letter_id).values(replayed_at=now)
+        )

@@ -1,0 +1,59 @@
+"""The outbox of hints.
+
+A hint's row lives until a worker takes up what it points at, not until it was sent: what is lost
+on the way is simply sent again by the sweep.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import delete, select, update
+
+from changeover.models.tables import HintRow
+from changeover.worker.store.session import Hint, Session
+
+
+class Hints:
+    """Added with the change that they announce; taken by the worker that acts on it."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def add(
+        self, task: str, *args: Any, queue: str, now: float, due_at: float | None = None
+    ) -> None:
+        """Announce work. A hint for the same work that is already out is not sent twice."""
+        due = now if due_at is None else due_at
+        key = ":".join((task, *map(str, args)))
+        statement = self.session.insert(HintRow).values(
+            key=key, task=task, args=list(args), queue=queue, due_at=due, created_at=now
+        )
+        statement = statement.on_conflict_do_update(
+            index_elements=[HintRow.key],
+            set_={"due_at": due, "queue": queue},
+            where=HintRow.due_at > due,
+        ).returning(HintRow.key)
+        if self.session.row(statement) is not None:
+            self.session.to_send.append(Hint(key, task, args, queue, due))
+
+    def take(self, task: str, *args: Any) -> None:
+        """The work is being taken up: the hint has served."""
+        key = ":".join((task, *map(str, args)))
+        self.session.connection.execute(delete(HintRow).where(HintRow.key == key))
+
+    def overdue(self, before: float, now: float, limit: int) -> list[Hint]:
+        """Hints that were due before ``before`` and that nobody took up; postponed to ``now``.
+
+        Postponing them spaces out the next sending; sending is the caller's.
+        """
+        due = (
+            select(HintRow.key).where(HintRow.due_at < before).order_by(HintRow.due_at).limit(limit)
+        )
+        rows = self.session.rows(
+            update(HintRow)
+            .where(HintRow.key.in_(due))
+            .values(due_at=now)
+            .returning(HintRow.key, HintRow.task, HintRow.args, HintRow.queue, HintRow.due_at)
+        )
+        return [Hint(r["key"], r["task"], tuple(r["args"]), r["queue"], r["due_at"]) for r in rows]
