@@ -1,0 +1,40 @@
+"""A process that programs one device and says how it ended; the tests kill it half-way."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from changeover.models.catalog import CommandProgrammer as Settings
+from changeover.models.catalog import Device, Function
+from changeover.worker.adapters.programmer_command import CommandProgrammer
+from changeover.worker.adapters.programmer_simulated import SimulatedProgrammer
+from changeover.worker.ports.programmer import Programmer
+from changeover.worker.simulator.cards import Cards
+
+
+class SystemClock:
+    """Real time."""
+
+    def now(self) -> float:
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+def programmer(kind: str, where: str) -> Programmer:
+    """The programmer of that kind; ``where`` is the cards' directory, or the tool's settings."""
+    if kind == "simulated":
+        return SimulatedProgrammer(Cards(Path(where), SystemClock()))
+    return CommandProgrammer(Settings.model_validate_json(where))
+
+
+if __name__ == "__main__":
+    kind, where, device, function = sys.argv[1:]
+    result = programmer(kind, where).program(
+        Device.model_validate_json(device), Function.model_validate_json(function), "caller"
+    )
+    sys.stdout.write(json.dumps([result.outcome, result.detail]))

@@ -1,0 +1,1 @@
+"""The concrete parts behind the ports."""

@@ -1,0 +1,1 @@
+"""A simulated cloud: cards, servers, a fleet, seeded and with faults to set."""
