@@ -177,6 +177,7 @@ class DeviceRow(Base):
     function: Mapped[str | None] = mapped_column(String(128))
     slots: Mapped[int]
     used: Mapped[int]
+    reserved: Mapped[int]
     generation: Mapped[int | None]
     read_at: Mapped[float | None]
     changed_at: Mapped[float | None]

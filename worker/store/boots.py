@@ -130,6 +130,22 @@ class Boots:
             Audit(self.session).add(now, "worker", f"boot.{state}", boot.id, **facts)
         return Boot(**row)
 
+    def postpone(self, boot: Boot, wake_at: float, reason: Reason, **changes: Any) -> Boot:
+        """Look at a leased boot again at ``wake_at``, or raise :class:`Reread`."""
+        row = self.session.row(
+            update(BootRow)
+            .where(
+                BootRow.id == boot.id,
+                BootRow.state == boot.state,
+                BootRow.lease_owner == boot.lease_owner,
+            )
+            .values(wake_at=wake_at, reason=reason, **changes)
+            .returning(BootRow.__table__)
+        )
+        if row is None:
+            raise Reread(f"the lease of boot {boot.id} is lost", boot=boot.id)
+        return Boot(**row)
+
     def claim(
         self, boot_id: str, states: Iterable[BootState], owner: str, now: float, seconds: float
     ) -> Boot | None:

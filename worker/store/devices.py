@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from changeover.models.catalog import Catalog
 from changeover.models.reasons import Reason
-from changeover.models.tables import DeviceRow, FunctionRow
+from changeover.models.tables import DeviceRow, FenceRow, FunctionRow, PromiseRow
 from changeover.worker.store.session import Session
 
 
@@ -19,6 +19,7 @@ class DeviceRecord:
     """The row of a device.
 
     ``function`` is what it was last seen or made to offer, ``slots`` and ``used`` as last read,
+    ``reserved`` what Placement reserves of them by Changeover's own writing,
     ``generation`` its provider's then. ``offered_until`` is when it was last known to be open to
     the scheduler (``None``: never). ``trouble`` says why it must not be touched, if so.
     """
@@ -31,6 +32,7 @@ class DeviceRecord:
     function: str | None
     slots: int
     used: int
+    reserved: int
     generation: int | None
     read_at: float | None
     changed_at: float | None
@@ -56,7 +58,7 @@ class Devices:
                 "known": True,
             }
             statement = self.session.insert(DeviceRow).values(
-                provider=device.provider, **described, slots=0, used=0, programs=0
+                provider=device.provider, **described, slots=0, used=0, reserved=0, programs=0
             )
             self.session.connection.execute(
                 statement.on_conflict_do_update(index_elements=[DeviceRow.provider], set_=described)
@@ -68,6 +70,23 @@ class Devices:
             select(DeviceRow.__table__).where(DeviceRow.known.is_(True)).order_by(DeviceRow.name)
         )
         return [DeviceRecord(**row) for row in rows]
+
+    def ajar(self) -> list[str]:
+        """Providers of which Placement reserves another number of slots than boots hold."""
+        held = (
+            select(func.coalesce(func.sum(PromiseRow.slots), 0))
+            .where(PromiseRow.device == DeviceRow.provider, PromiseRow.held_until.is_not(None))
+            .scalar_subquery()
+        )
+        live = select(FenceRow.provider)
+        rows = self.session.rows(
+            select(DeviceRow.provider).where(
+                DeviceRow.known.is_(True),
+                DeviceRow.reserved != held,
+                DeviceRow.provider.not_in(live),
+            )
+        )
+        return [row["provider"] for row in rows]
 
     def get(self, name_or_provider: str) -> DeviceRecord | None:
         """The device of that name or provider uuid."""

@@ -57,3 +57,12 @@ class Plans:
             .values(state=state, decided_by=by, decided_at=now)
         )
         return bool(done.rowcount == 1)
+
+    def expire(self, before: float, now: float) -> int:
+        """Recommended plans older than ``before`` are too old to be approved."""
+        done = self.session.connection.execute(
+            update(PlanRow)
+            .where(PlanRow.state == PlanState.RECOMMENDED, PlanRow.created_at < before)
+            .values(state=PlanState.EXPIRED, decided_by="sweep", decided_at=now)
+        )
+        return int(done.rowcount)

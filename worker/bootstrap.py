@@ -1,0 +1,163 @@
+"""The one place that names concrete adapters: settings in, a world out."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from uuid import uuid4
+
+from changeover.models.catalog import Catalog, CommandProgrammer
+from changeover.models.errors import Invalid
+from changeover.worker.adapters.clock import SystemClock
+from changeover.worker.ports.clock import Clock
+from changeover.worker.ports.placement import PlacementTenant
+from changeover.worker.ports.programmer import Programmer
+from changeover.worker.ports.servers import Servers
+from changeover.worker.settings import Settings
+from changeover.worker.store import Database
+from changeover.worker.world import World
+
+_lock = threading.Lock()
+_worlds: dict[int, World] = {}
+
+
+def broker_url(settings: Settings) -> str:
+    """Where Celery's messages go."""
+    if settings.broker_url is not None:
+        return settings.broker_url.get_secret_value()
+    return embedded_broker_url(settings.state_dir)
+
+
+def embedded_broker_url(state_dir: Path) -> str:
+    """The embedded broker's URL; its socket lies in the state directory."""
+    from changeover.worker.embedded.broker import socket_url  # noqa: PLC0415 - embedded parts only
+
+    return socket_url(state_dir)
+
+
+def notification_url(settings: Settings) -> str:
+    """Where Nova's notifications arrive."""
+    if settings.notification_url is not None:
+        return settings.notification_url.get_secret_value()
+    return broker_url(settings)
+
+
+def open_database(settings: Settings) -> Database:
+    """The database; the directory of an SQLite file is made."""
+    url = settings.database
+    if url.startswith("sqlite:///"):
+        Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    return Database(url)
+
+
+def load_catalog(settings: Settings) -> Catalog:
+    """The catalog that the settings name; the embedded fleet's by default."""
+    from changeover.worker.catalog_file import load_catalog_file  # noqa: PLC0415 - YAML is slow
+
+    path = settings.catalog or settings.state_dir / "catalog.yaml"
+    if not path.is_file():
+        raise Invalid(
+            f"{path}: no such catalog; name one with `catalog` in changeover.toml or "
+            "CHANGEOVER_CATALOG (`changeover up` makes one for the embedded cloud)"
+        )
+    return load_catalog_file(path)
+
+
+def open_placement(settings: Settings) -> PlacementTenant:
+    """Placement of the named cloud, or the embedded one."""
+    from changeover.worker.adapters.placement_http import HttpPlacement  # noqa: PLC0415 - see above
+
+    if settings.cloud is not None:
+        return HttpPlacement.for_cloud(settings.cloud, timeout=settings.request_timeout_seconds)
+    endpoint = settings.placement_endpoint
+    if endpoint is None:
+        path = settings.state_dir / "placement" / "endpoint"
+        if not path.is_file():
+            raise Invalid(
+                "no Placement is named: set `cloud`, or start the embedded one with `changeover up`"
+            )
+        endpoint = path.read_text(encoding="utf-8").strip()
+    return HttpPlacement.for_endpoint(endpoint, timeout=settings.request_timeout_seconds)
+
+
+def open_servers(settings: Settings, placement: PlacementTenant, clock: Clock) -> Servers:
+    """The simulated cloud's servers."""
+    from changeover.worker.simulator.servers import SimulatedServers  # noqa: PLC0415 - see above
+    from changeover.worker.simulator.wire import KombuEmitter  # noqa: PLC0415 - see above
+
+    if settings.cloud is not None:
+        raise Invalid(
+            f"cloud {settings.cloud}: creating servers in a real Nova is not built yet; leave "
+            "`cloud` out to use the simulated cloud"
+        )
+    emit = KombuEmitter(notification_url(settings), exchange=settings.notification_exchange)
+    return SimulatedServers(
+        settings.state_dir / "servers.sqlite", placement, clock=clock, emit=emit
+    )
+
+
+def open_programmers(settings: Settings, catalog: Catalog, clock: Clock) -> dict[str, Programmer]:
+    """The drivers that the catalog names."""
+    from changeover.worker.adapters.programmer_command import (  # noqa: PLC0415 - see above
+        CommandDriver,
+    )
+    from changeover.worker.adapters.programmer_simulated import (  # noqa: PLC0415 - see above
+        SimulatedDriver,
+    )
+    from changeover.worker.simulator.cards import SimulatedCards  # noqa: PLC0415 - see above
+
+    drivers: dict[str, Programmer] = {}
+    for name, programmer in catalog.programmers.items():
+        if isinstance(programmer, CommandProgrammer):
+            drivers[name] = CommandDriver(programmer, catalog)
+        else:
+            cards = SimulatedCards(settings.state_dir / "cards", clock=clock)
+            drivers[name] = SimulatedDriver(cards, catalog)
+    return drivers
+
+
+def make_world(settings: Settings) -> World:
+    """A world of the settings' adapters. Nothing is connected before it is used."""
+    clock = SystemClock()
+    catalog = load_catalog(settings)
+    placement = open_placement(settings)
+    return World(
+        database=open_database(settings),
+        placement=placement,
+        servers=open_servers(settings, placement, clock),
+        programmers=open_programmers(settings, catalog, clock),
+        clock=clock,
+        catalog=catalog,
+        settings=settings,
+        owner=f"{socket.gethostname()[:24]}:{os.getpid()}:{uuid4().hex[:8]}",
+        pool=ThreadPoolExecutor(settings.concurrent_reads, thread_name_prefix="read"),
+    )
+
+
+def the_world(settings: Settings) -> World:
+    """This process's world, made at first use, with hints sent by Celery."""
+    with _lock:
+        world = _worlds.get(os.getpid())
+        if world is None:
+            from changeover.worker.app import app  # noqa: PLC0415 - the app imports this module
+            from changeover.worker.courier import Courier  # noqa: PLC0415 - see above
+
+            world = make_world(settings)
+            world.database.courier = Courier(app, world.clock)
+            _worlds.clear()
+            _worlds[os.getpid()] = world
+        return world
+
+
+def close_world() -> None:
+    """Forget the world; connections of this process are closed."""
+    with _lock:
+        world = _worlds.pop(os.getpid(), None)
+        _worlds.clear()
+    if world is not None:
+        if world.pool is not None:
+            world.pool.shutdown(wait=False, cancel_futures=True)
+        world.database.dispose()

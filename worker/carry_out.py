@@ -1,0 +1,706 @@
+"""Carry out a changeover, a step at a time: each idempotent, each committed before the next.
+
+Any worker can take over after any crash: a step trusts only the database, Placement and the
+device. Before a device is programmed it is fenced, settled and seen idle; after it was
+programmed it is seen idle again before anything is published.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import structlog
+
+from changeover.models.catalog import Device, Function, Model
+from changeover.models.changeover import Changeover, Fence
+from changeover.models.errors import (
+    AskOperator,
+    Busy,
+    ChangeoverError,
+    InUse,
+    OutcomeUnknown,
+    Refuse,
+    Reread,
+    Retry,
+    Stale,
+)
+from changeover.models.placement import ProviderState, Usage
+from changeover.models.reasons import Reason
+from changeover.models.states import CHANGEOVER_MOVING, BootState, ChangeoverState, TaskState
+from changeover.policies.backoff import backoff
+from changeover.policies.offer import (
+    class_of,
+    fenced,
+    function_seen,
+    is_fenced,
+    offered,
+    slots_of,
+    traits_with,
+)
+from changeover.worker.holds import open_slots
+from changeover.worker.ports.programmer import Outcome, ProgramResult
+from changeover.worker.queues import ADVANCE, ADVANCE_QUEUE, BOOT_QUEUE, JUDGE, PLAN_QUEUE, REBOOT
+from changeover.worker.store import Tx
+from changeover.worker.world import World
+
+log = structlog.get_logger(__name__)
+
+FIRST_RETRY = 0.5
+MOST_RETRY = 60.0
+"""Seconds between tries of a step that a remote service does not let through."""
+
+FENCE_TRIES = 5
+"""Generation conflicts in a row before the device counts as contended and is left alone."""
+
+_S = ChangeoverState
+
+
+class GiveUp(ChangeoverError):
+    """Put the device back as it was: the changeover lost a race, or is not wanted any more."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.text, **dict(reason.facts))
+        self.reason = reason
+
+
+class Quarantine(ChangeoverError):
+    """Nobody can say what the device does: it stays fenced until an operator looks."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.text, **dict(reason.facts))
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A changeover with what the catalog says of it."""
+
+    changeover: Changeover
+    device: Device
+    model: Model
+    function: Function
+
+    def at(self, changeover: Changeover) -> Job:
+        """The same job, with the changeover as it is now."""
+        return replace(self, changeover=changeover)
+
+
+class CarryOut:
+    """The steps. One instance a process; it keeps nothing between two calls."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.steps: Mapping[ChangeoverState, Callable[[Job], Changeover]] = {
+            _S.PLANNED: self._plan,
+            _S.FENCING: self._fence,
+            _S.SETTLING: self._settle,
+            _S.PROGRAMMING: self._program,
+            _S.VERIFYING: self._verify,
+            _S.PUBLISHING: self._publish,
+            _S.UNFENCING: self._unfence,
+        }
+
+    def advance(self, changeover_id: str, queue: str = ADVANCE_QUEUE) -> ChangeoverState | None:
+        """Take a changeover as far as it goes now; ``None`` if it is not due or not free.
+
+        ``queue``: where this worker listens. A step that must run on the device's own host is
+        handed over to that host's queue.
+        """
+        world = self.world
+        with world.database.write() as tx:
+            changeover = tx.changeovers.claim(
+                changeover_id, world.owner, world.clock.now(), world.settings.lease_seconds
+            )
+            if changeover is None:
+                return None
+            tx.hints.take(ADVANCE, changeover_id)
+        with structlog.contextvars.bound_contextvars(
+            changeover=changeover.id, device=changeover.device
+        ):
+            with self._lease(changeover_id):
+                changeover = self._go(changeover, queue)
+            return changeover.state
+
+    def _go(self, changeover: Changeover, queue: str) -> Changeover:
+        while changeover.state in CHANGEOVER_MOVING:
+            try:
+                job = self._job(changeover)
+                here = self.world.queue_at(job.device, changeover.state)
+                if here != queue:
+                    return self._hand_over(changeover, here)
+                moved = self.steps[changeover.state](job)
+            except Quarantine as exc:
+                moved = self._quarantine(job, exc.reason)
+            except Reread as exc:
+                if isinstance(exc, (Stale, OutcomeUnknown)):
+                    moved = self._again(changeover, exc, queue)
+                else:
+                    # The lease is somebody else's by now: whatever comes next is theirs to do.
+                    log.info("changeover.lost_lease", why=exc.message)
+                    return changeover
+            except (Retry, Refuse, AskOperator) as exc:
+                moved = self._again(changeover, exc, queue)
+            if moved.state is changeover.state or moved.due_at > self.world.clock.now():
+                self._pause(moved, queue)
+                return moved
+            log.info("changeover.step", state=moved.state)
+            changeover = moved
+        return changeover
+
+    def _job(self, changeover: Changeover) -> Job:
+        device = self.world.device(changeover.device)
+        function = self.world.function(changeover.to_function)
+        return Job(changeover, device, self.world.model(device), function)
+
+    def _hand_over(self, changeover: Changeover, queue: str) -> Changeover:
+        with self.world.database.write() as tx:
+            tx.changeovers.release(changeover.id, self.world.owner)
+            tx.hints.add(ADVANCE, changeover.id, queue=queue, now=self.world.clock.now())
+        return changeover
+
+    def _pause(self, changeover: Changeover, queue: str) -> None:
+        """Nothing to do before ``due_at``: somebody takes it up then."""
+        with self.world.database.write() as tx:
+            tx.changeovers.release(changeover.id, self.world.owner)
+            tx.hints.add(
+                ADVANCE,
+                changeover.id,
+                queue=queue,
+                now=self.world.clock.now(),
+                due_at=changeover.due_at,
+            )
+
+    def _again(self, changeover: Changeover, exc: ChangeoverError, queue: str) -> Changeover:
+        """A remote service stands in the way: wait, longer each time, and look again."""
+        failures = changeover.failures + 1
+        now = self.world.clock.now()
+        wait = backoff(
+            failures,
+            first=FIRST_RETRY,
+            most=MOST_RETRY,
+            jitter=(hash((changeover.id, failures)) % 1000) / 1000.0,
+        )
+        log.warning(
+            "changeover.step_failed",
+            state=changeover.state,
+            failures=failures,
+            wait=round(wait, 2),
+            why=exc.message,
+            error=type(exc).__name__,
+            queue=queue,
+        )
+        with self.world.database.write() as tx:
+            reason = Reason("changeover.retrying", exc.message, {"failures": failures})
+            return tx.changeovers.note(
+                changeover, now, failures=failures, due_at=now + wait, reason=reason
+            )
+
+    @contextmanager
+    def _lease(self, changeover_id: str) -> Iterator[None]:
+        """Renew the lease while the steps run, as long as this process lives."""
+        done = threading.Event()
+        seconds = self.world.settings.lease_seconds
+
+        def renew() -> None:
+            while not done.wait(seconds / 3.0):
+                try:
+                    with self.world.database.write() as tx:
+                        until = self.world.clock.now() + seconds
+                        tx.changeovers.renew(changeover_id, self.world.owner, until)
+                except Retry as exc:
+                    log.warning("changeover.renewal_failed", why=exc.message)
+
+        thread = threading.Thread(target=renew, name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    # -- the steps --------------------------------------------------------------------------
+
+    def _move(
+        self, job: Job, state: ChangeoverState, reason: Reason | None = None, **changes: object
+    ) -> Changeover:
+        with self.world.database.write() as tx:
+            return tx.changeovers.move(
+                job.changeover, state, self.world.clock.now(), reason=reason, **changes
+            )
+
+    def _plan(self, job: Job) -> Changeover:
+        if job.changeover.cancel:
+            return self._abandon(job, Reason("changeover.cancelled", "cancelled before it began"))
+        return self._move(job, _S.FENCING)
+
+    def _fence(self, job: Job) -> Changeover:
+        """Journal what each provider offers, then make Placement refuse new allocations."""
+        try:
+            fences = [self._fence_one(job, fence) for fence in self._fences(job)]
+        except GiveUp as exc:
+            return self._back(job, exc.reason)
+        # A device that was never open to the scheduler has nothing that could still land.
+        open_until = max((f.fenced_at for f in fences if f.fenced_at is not None), default=None)
+        now = self.world.clock.now()
+        if open_until is None:
+            return self._move(job, _S.PROGRAMMING)
+        due = open_until + self.world.settings.settle_seconds
+        reason = Reason("changeover.settling", "fenced; late allocations could still land")
+        return self._move(job, _S.SETTLING, reason, due_at=max(now, due))
+
+    def _fence_one(self, job: Job, fence: Fence) -> Fence:
+        world = self.world
+        device = world.device(fence.provider)
+        model = world.model(device)
+        for _ in range(FENCE_TRIES):
+            self._stop_if_cancelled(job)
+            usage = self._usage_while_idle(fence.provider)
+            state = world.placement.state(fence.provider)
+            if state.generation != usage.generation:
+                continue
+            if fence.before is None:
+                fence = replace(fence, before=state)
+                with world.database.write() as tx:
+                    tx.fences.journal(fence)
+            if is_fenced(state.inventories, model, world.catalog):
+                return self._found_closed(fence, state)
+            closed = fenced(state.inventories, model, world.catalog, device.owner)
+            try:
+                generation = world.placement.put_inventories(
+                    fence.provider, usage.generation, closed
+                )
+            except Stale:
+                continue
+            except InUse as exc:
+                raise GiveUp(
+                    Reason("device.taken", f"{device.name} was taken before it could be fenced")
+                ) from exc
+            return self._fenced_now(fence, generation)
+        raise GiveUp(
+            Reason("device.contended", f"{device.name} changes faster than it can be fenced")
+        )
+
+    def _found_closed(self, fence: Fence, state: ProviderState) -> Fence:
+        """It is closed already: by this changeover before a crash, or since it was emptied."""
+        if fence.fenced_at is not None:
+            return fence
+        before = fence.before
+        with self.world.database.read() as tx:
+            record = tx.devices.get(fence.provider)
+        now = self.world.clock.now()
+        was_open = before is not None and before.generation != state.generation
+        if record is not None and record.offered_until is not None:
+            was_open = was_open or now - record.offered_until < self.world.settings.settle_seconds
+        if was_open:
+            return self._fenced_now(fence, state.generation)
+        return fence
+
+    def _fenced_now(self, fence: Fence, generation: int) -> Fence:
+        now = self.world.clock.now()
+        fence = replace(fence, generation=generation, fenced_at=now)
+        with self.world.database.write() as tx:
+            tx.fences.journal(fence)
+            tx.devices.update(fence.provider, generation=generation, offered_until=now)
+        log.info("fence.up", provider=fence.provider, generation=generation)
+        return fence
+
+    def _settle(self, job: Job) -> Changeover:
+        """The settle time is over: is it still closed, and still idle?"""
+        try:
+            self._stop_if_cancelled(job)
+            self._still_ours(job)
+        except GiveUp as exc:
+            return self._back(job, exc.reason)
+        self.world.programmer(job.device).stage(job.device, job.function)
+        return self._move(job, _S.PROGRAMMING)
+
+    def _program(self, job: Job) -> Changeover:
+        """Send one call to the driver, unless an earlier one may still be at work."""
+        if job.changeover.sent_at is not None:
+            return self._after_unknown(job)
+        try:
+            self._stop_if_cancelled(job)
+            self._still_ours(job)
+            self._not_used_otherwise(job)
+        except GiveUp as exc:
+            # Tried before and failed: what is on the device now is not what it was.
+            if job.changeover.tries:
+                return self._quarantine(job, exc.reason)
+            return self._back(job, exc.reason)
+        tries = job.changeover.tries + 1
+        token = f"{job.changeover.id}.{tries}"
+        with self.world.database.write() as tx:
+            now = self.world.clock.now()
+            sent = tx.changeovers.note(
+                job.changeover, now, tries=tries, token=token, sent_at=now, failures=0
+            )
+        job = job.at(sent)
+        driver = self.world.programmer(job.device)
+        try:
+            result = driver.program(job.device, job.function, token)
+        except Busy:
+            with self.world.database.write() as tx:
+                job = job.at(
+                    tx.changeovers.note(sent, self.world.clock.now(), sent_at=None, tries=tries - 1)
+                )
+            raise
+        return self._programmed(job, result)
+
+    def _programmed(self, job: Job, result: ProgramResult) -> Changeover:
+        log.info("program.result", outcome=result.outcome, detail=result.detail[:200])
+        if result.outcome is Outcome.PROGRAMMED:
+            return self._to_verifying(job)
+        if result.outcome is Outcome.UNKNOWN:
+            return self._after_unknown(job)
+        return self._after_failure(job, result.detail)
+
+    def _to_verifying(self, job: Job) -> Changeover:
+        with self.world.database.write() as tx:
+            now = self.world.clock.now()
+            tx.devices.programmed(job.device.provider)
+            tx.functions.succeeded(job.function.name)
+            return tx.changeovers.move(
+                job.changeover, _S.VERIFYING, now, sent_at=None, programmed_at=now
+            )
+
+    def _after_unknown(self, job: Job) -> Changeover:
+        """Wait until an earlier call, whose outcome is not known, can no longer be at work.
+
+        It is dead when the device's own lock is free, or when the driver's drain time has passed
+        since it was sent. Then the device is read back.
+        """
+        driver = self.world.programmer(job.device)
+        reading = driver.read(job.device)
+        sent_at = job.changeover.sent_at or 0.0
+        now = self.world.clock.now()
+        drained = sent_at + driver.drain_seconds
+        # The lock alone does not prove a call dead before it was made: its sender may have been
+        # paused between journal and call. The lease says that no sender holds this row.
+        if reading.busy is not False and now < drained:
+            with self.world.database.write() as tx:
+                return tx.changeovers.note(
+                    job.changeover,
+                    now,
+                    due_at=min(drained, now + FIRST_RETRY),
+                    reason=Reason("program.unknown", "an earlier call may still be at work"),
+                )
+        if reading.busy:
+            return self._quarantine(
+                job,
+                Reason(
+                    "program.hangs",
+                    f"a call sent {now - sent_at:.0f} s ago still holds {job.device.name}",
+                ),
+            )
+        if reading.function == job.function.name:
+            return self._to_verifying(job)
+        if not reading.readable:
+            return self._quarantine(
+                job,
+                Reason(
+                    "program.unreadable",
+                    f"nobody knows what {job.device.name} has: the call was not answered and its "
+                    "driver cannot read it back",
+                ),
+            )
+        return self._after_failure(job, "the call was not answered, and the device lacks it")
+
+    def _after_failure(self, job: Job, detail: str) -> Changeover:
+        world = self.world
+        with world.database.write() as tx:
+            now = world.clock.now()
+            stopped = tx.functions.failed(
+                job.function.name, job.device.provider, world.settings.function_failures, now
+            )
+            if stopped is not None:
+                log.error("function.stopped", function=job.function.name, why=stopped.text)
+            job = job.at(tx.changeovers.note(job.changeover, now, sent_at=None))
+        reason = Reason(
+            "program.failed",
+            f"programming {job.device.name} with {job.function.name} failed "
+            f"{job.changeover.tries} time(s): {detail[:500] or 'the driver said nothing'}",
+        )
+        if job.changeover.tries >= world.settings.program_tries or stopped is not None:
+            return self._quarantine(job, reason)
+        with world.database.write() as tx:
+            wait = backoff(job.changeover.tries, first=1.0, most=30.0, jitter=0.5)
+            return tx.changeovers.note(
+                job.changeover, world.clock.now(), due_at=now + wait, reason=reason
+            )
+
+    def _verify(self, job: Job) -> Changeover:
+        """Read the device back, and its allocations once more."""
+        reading = self.world.programmer(job.device).read(job.device)
+        if reading.readable and reading.function is not None:
+            if reading.function != job.function.name:
+                return self._quarantine(
+                    job,
+                    Reason(
+                        "program.wrong_function",
+                        f"{job.device.name} has {reading.function or 'nothing'} "
+                        f"instead of {job.function.name}",
+                    ),
+                )
+            if reading.users:
+                return self._quarantine(
+                    job,
+                    Reason(
+                        "device.used_behind_fence",
+                        f"{job.device.name} is used by {', '.join(reading.users)}, as its driver "
+                        "sees it",
+                    ),
+                )
+        self._seen_idle(job)
+        return self._move(job, _S.PUBLISHING)
+
+    def _publish(self, job: Job) -> Changeover:
+        """Traits, then inventory with every slot reserved. Slots are opened once it is DONE.
+
+        Nothing is open before DONE is committed, so that after a crash an allocation seen here
+        can only be one that was admitted behind the fence.
+        """
+        world = self.world
+        provider = job.device.provider
+        state = world.placement.state(provider)
+        for other in self._fences(job):
+            if other.provider != provider:
+                self._empty_sibling(world.device(other.provider))
+        traits = traits_with(state.traits, job.function, job.model, world.catalog)
+        generation = state.generation
+        if traits != state.traits:
+            world.placement.ensure_traits(traits - state.traits)
+            generation = world.placement.put_traits(provider, generation, traits)
+        slots = slots_of(job.function, job.model)
+        if not is_fenced(state.inventories, job.model, world.catalog):
+            # Somebody opened it; if it was taken meanwhile, nobody may count on what it does.
+            self._seen_idle(job)
+        world.placement.ensure_resource_classes([class_of(job.function, job.model)])
+        inventories = offered(
+            state.inventories, job.function, job.model, world.catalog, reserved=slots
+        )
+        generation = world.placement.put_inventories(provider, generation, inventories)
+        self._seen_idle(job)
+        return self._done(job, generation)
+
+    def _empty_sibling(self, device: Device) -> None:
+        """What shared the card was reset with it: it has no function any more."""
+        world = self.world
+        model = world.model(device)
+        state = world.placement.state(device.provider)
+        traits = traits_with(state.traits, None, model, world.catalog)
+        generation = state.generation
+        if traits != state.traits:
+            generation = world.placement.put_traits(device.provider, generation, traits)
+        inventories = offered(state.inventories, None, model, world.catalog, reserved=0)
+        if dict(inventories) != dict(state.inventories):
+            world.placement.put_inventories(device.provider, generation, inventories)
+        with world.database.write() as tx:
+            tx.devices.update(device.provider, function=None, slots=slots_of(None, model), used=0)
+
+    def _done(self, job: Job, generation: int) -> Changeover:
+        """Published: the boots that it was for are ready, a task has one device more."""
+        world = self.world
+        with world.database.write() as tx:
+            now = world.clock.now()
+            reason = Reason("changeover.done", f"{job.device.name} offers {job.function.name}")
+            done = tx.changeovers.move(job.changeover, _S.DONE, now, reason=reason)
+            tx.fences.drop(done.id)
+            tx.devices.update(
+                job.device.provider,
+                function=job.function.name,
+                slots=slots_of(job.function, job.model),
+                used=0,
+                generation=generation,
+                read_at=now,
+                changed_at=now,
+                offered_until=now,
+                reserved=slots_of(job.function, job.model),
+            )
+            tx.boots.hold(done.id, now + world.settings.hold_seconds)
+            self._wake_served(tx, done, now)
+            if done.subject is not None:
+                task = tx.tasks.get(done.subject)
+                tx.tasks.count_done(done.subject, 1)
+                if task is not None and task.state is TaskState.QUEUED:
+                    tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)
+                    if task.done + 1 >= task.count:
+                        tx.tasks.move(
+                            task,
+                            TaskState.DONE,
+                            Reason("task.done", f"{task.count} device(s) offer {task.function}"),
+                            now,
+                            "worker",
+                        )
+            if tx.boots.wake(now):
+                tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)
+            served = tx.boots.promises(changeover=done.id)
+        if not served:
+            open_slots(world, job.device)
+        return done
+
+    def _wake_served(self, tx: Tx, done: Changeover, now: float) -> None:
+        """A boot is ready when every changeover that it waits for is done."""
+        for boot_id in sorted({p.boot for p in tx.boots.promises(changeover=done.id)}):
+            boot = tx.boots.get(boot_id)
+            if boot is None or boot.state is not BootState.PROMISED:
+                continue
+            others = [
+                tx.changeovers.get(p.changeover)
+                for p in tx.boots.promises(boot=boot_id)
+                if p.changeover is not None and p.changeover != done.id
+            ]
+            if all(other is None or other.state is _S.DONE for other in others):
+                reason = Reason("boot.slots_made", f"{done.to_function} was programmed for it")
+                try:
+                    tx.boots.move(boot, BootState.READY, now, reason=reason, wake_at=now)
+                except Reread:
+                    continue
+                tx.hints.add(REBOOT, boot_id, queue=BOOT_QUEUE, now=now)
+
+    # -- ways out ---------------------------------------------------------------------------
+
+    def _back(self, job: Job, reason: Reason) -> Changeover:
+        """Give up before programming: put back what was fenced."""
+        log.info("changeover.gives_up", why=reason.text)
+        if any(fence.before is not None for fence in self._fences(job)):
+            return self._move(job, _S.UNFENCING, reason)
+        return self._abandon(job, reason)
+
+    def _unfence(self, job: Job) -> Changeover:
+        """Put back what the journal holds, unless it is there already."""
+        world = self.world
+        for fence in self._fences(job):
+            if fence.before is None:
+                continue
+            device = world.device(fence.provider)
+            state = world.placement.state(fence.provider)
+            function = function_seen(
+                fence.before.inventories,
+                fence.before.traits,
+                world.model(device),
+                world.catalog,
+            )
+            # Only what the fence took away: what others wrote meanwhile is theirs.
+            own = {
+                rc: inv
+                for rc, inv in fence.before.inventories.items()
+                if inv.capacity > 0
+                and (rc not in state.inventories or state.inventories[rc].capacity <= 0)
+            }
+            if own:
+                generation = world.placement.put_inventories(
+                    fence.provider, state.generation, {**state.inventories, **own}
+                )
+                with world.database.write() as tx:
+                    tx.devices.update(
+                        fence.provider,
+                        generation=generation,
+                        function=None if function is None else function.name,
+                        offered_until=world.clock.now(),
+                    )
+        return self._abandon(job, job.changeover.reason)
+
+    def _abandon(self, job: Job, reason: Reason) -> Changeover:
+        with self.world.database.write() as tx:
+            now = self.world.clock.now()
+            abandoned = tx.changeovers.move(job.changeover, _S.ABANDONED, now, reason=reason)
+            tx.fences.drop(abandoned.id)
+            self._disappoint(tx, abandoned, now)
+            return abandoned
+
+    def _quarantine(self, job: Job, reason: Reason) -> Changeover:
+        log.error("changeover.quarantined", why=reason.text, **dict(reason.facts))
+        with self.world.database.write() as tx:
+            now = self.world.clock.now()
+            quarantined = tx.changeovers.move(job.changeover, _S.QUARANTINED, now, reason=reason)
+            self._disappoint(tx, quarantined, now)
+            return quarantined
+
+    def _disappoint(self, tx: Tx, changeover: Changeover, now: float) -> None:
+        """Its boots wait again and are judged at once: another device may do."""
+        reason = Reason(
+            "boot.changeover_failed",
+            f"the changeover that was meant for it ended: {changeover.reason.text}",
+            {"changeover": changeover.id},
+        )
+        for promise in tx.boots.promises(changeover=changeover.id):
+            boot = tx.boots.get(promise.boot)
+            if boot is not None and boot.state is BootState.PROMISED:
+                tx.boots.move(boot, BootState.WAITING, now, reason=reason, wake_at=now)
+        tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)
+
+    # -- checks -----------------------------------------------------------------------------
+
+    def _fences(self, job: Job) -> list[Fence]:
+        with self.world.database.read() as tx:
+            return tx.fences.of(job.changeover.id)
+
+    def _stop_if_cancelled(self, job: Job) -> None:
+        with self.world.database.read() as tx:
+            now = tx.changeovers.get(job.changeover.id)
+        if now is not None and now.cancel:
+            raise GiveUp(
+                Reason("changeover.cancelled", "an operator, or its purpose, cancelled it")
+            )
+
+    def _usage_while_idle(self, provider: str) -> Usage:
+        usage = self.world.placement.usage(provider)
+        if not usage.idle:
+            raise GiveUp(_used(self.world.device(provider), usage))
+        return usage
+
+    def _still_ours(self, job: Job) -> None:
+        """Every provider is closed and idle, read in that order: what lands later is refused."""
+        world = self.world
+        for fence in self._fences(job):
+            device = world.device(fence.provider)
+            state = world.placement.state(fence.provider)
+            if not is_fenced(state.inventories, world.model(device), world.catalog):
+                raise GiveUp(
+                    Reason(
+                        "fence.lifted",
+                        f"somebody else opened {device.name} again: its inventory was rewritten",
+                    )
+                )
+            self._usage_while_idle(fence.provider)
+
+    def _not_used_otherwise(self, job: Job) -> None:
+        """Refuse what Placement does not know of: use that the driver sees, a host that is down."""
+        world = self.world
+        if world.servers.host_up(job.device.host) is False:
+            raise GiveUp(
+                Reason(
+                    "host.down",
+                    f"the compute service of {job.device.host} is down: guests whose allocations "
+                    "were dropped by a local delete may still run there",
+                )
+            )
+        for device in world.reset_with(job.device):
+            reading = world.programmer(device).read(device)
+            if reading.users:
+                raise GiveUp(
+                    Reason(
+                        "device.used_by_driver",
+                        f"{device.name} is used by {', '.join(reading.users)}, as its driver sees "
+                        "it, although Placement shows no allocation",
+                    )
+                )
+
+    def _seen_idle(self, job: Job) -> None:
+        """After programming: an allocation now was admitted behind the fence."""
+        for fence in self._fences(job):
+            usage = self.world.placement.usage(fence.provider)
+            if not usage.idle:
+                raise Quarantine(_used(self.world.device(fence.provider), usage))
+
+
+def _used(device: Device, usage: Usage) -> Reason:
+    consumers = sorted(usage.by_consumer)
+    return Reason(
+        "device.in_use",
+        f"{device.name} is allocated to {', '.join(consumers)}",
+        {"consumers": consumers},
+    )

@@ -1,0 +1,53 @@
+"""Holds: slots that a changeover made stay reserved for their boots until those are created."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import structlog
+
+from changeover.models.catalog import Device
+from changeover.models.errors import Stale
+from changeover.policies.offer import class_of
+from changeover.worker.world import World
+
+log = structlog.get_logger(__name__)
+
+TRIES = 10
+"""Boots of one device open their slots at the same time: each conflict is one that got through."""
+
+
+def open_slots(world: World, device: Device) -> None:
+    """Make Placement reserve exactly the slots that are still held. Idempotent.
+
+    Raises :class:`Stale` if others kept writing to the provider; the sweep comes back to it.
+    """
+    model = world.model(device)
+    for _ in range(TRIES):
+        with world.database.read() as tx:
+            record = tx.devices.get(device.provider)
+            held = sum(p.slots for p in tx.boots.promises(device=device.provider) if p.held_until)
+            fenced = any(f.provider == device.provider for f in tx.fences.all())
+        function = world.catalog.functions.get(record.function or "") if record else None
+        if record is None or function is None or fenced:
+            return
+        rc = class_of(function, model)
+        state = world.placement.state(device.provider)
+        inventory = state.inventories.get(rc)
+        generation = state.generation
+        if inventory is not None and inventory.reserved != held:
+            opened = {**state.inventories, rc: replace(inventory, reserved=held)}
+            try:
+                generation = world.placement.put_inventories(device.provider, generation, opened)
+            except Stale:
+                continue
+            log.info("slots.opened", device=device.name, held=held, slots=inventory.total)
+        with world.database.write() as tx:
+            tx.devices.update(
+                device.provider,
+                reserved=held,
+                generation=generation,
+                offered_until=world.clock.now(),
+            )
+        return
+    raise Stale(f"{device.name} changes faster than its slots can be opened")

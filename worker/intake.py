@@ -1,0 +1,225 @@
+"""Intake: what is told goes in once, durably, or is kept as a dead letter. Nothing is lost.
+
+The listener, ``changeover replay`` and the replay of dead letters all come through here. A
+message may be acknowledged as soon as :meth:`Intake.accept` has returned, and not before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import uuid4
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from changeover.models.boot import Boot
+from changeover.models.errors import Invalid, Reread, Retry
+from changeover.models.notification import (
+    BuildFailed,
+    Ignored,
+    Notification,
+    ServerCreated,
+    ServerDeleted,
+    parse_notification,
+)
+from changeover.models.placement import ResourceRequest
+from changeover.models.reasons import Reason
+from changeover.models.states import BOOT_OVER, BootState
+from changeover.policies.request import FlavorRequest, request_of_spec
+from changeover.worker.cancel import cancel_boot
+from changeover.worker.ports.clock import Clock
+from changeover.worker.queues import BOOT_QUEUE, JUDGE, PLAN_QUEUE, REBOOT
+from changeover.worker.settings import Settings
+from changeover.worker.store import Database, Tx
+
+log = structlog.get_logger(__name__)
+
+KEPT_CHARACTERS = 65_536
+"""How much of a dead letter's body is kept."""
+
+_TOKEN = re.compile(
+    r"""(auth_?token|password|secret)(\\*["']\s*:\s*\\*["'])[^"'\\]{1,4096}""", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What became of one message: ``outcome`` is a static name, ``boot`` the boot it made."""
+
+    outcome: str
+    boot: str | None = None
+    reason: str = ""
+
+
+class Intake:
+    """Accepts raw notifications."""
+
+    def __init__(self, database: Database, clock: Clock, settings: Settings) -> None:
+        self.database = database
+        self.clock = clock
+        self.settings = settings
+
+    def accept(self, body: bytes | str, source: str) -> Accepted:
+        """Accept one message; see :meth:`accept_all`."""
+        return self.accept_all([body], source)[0]
+
+    def accept_all(self, bodies: Sequence[bytes | str], source: str) -> list[Accepted]:
+        """Accept messages in order, with one commit for all.
+
+        Raises :class:`~changeover.models.errors.Retry` if the database cannot be reached: then
+        nothing was accepted and nothing may be acknowledged. No other error escapes.
+        """
+        parsed = [self._parse(body) for body in bodies]
+        try:
+            accepted = self._store(bodies, parsed, source)
+        except Retry:
+            raise
+        except DBAPIError:
+            if len(bodies) == 1:
+                return [self._unstorable(bodies[0], source)]
+            # One of them cannot be stored: one at a time, so that only that one is set aside.
+            return [self.accept(body, source) for body in bodies]
+        for outcome, count in Counter(a.outcome for a in accepted).items():
+            log.info("intake.accepted", outcome=outcome, count=count, source=source)
+        return accepted
+
+    def _parse(self, body: bytes | str) -> Notification | Invalid:
+        try:
+            return parse_notification(body)
+        except Invalid as exc:
+            return exc
+
+    def _store(
+        self,
+        bodies: Sequence[bytes | str],
+        parsed: Sequence[Notification | Invalid],
+        source: str,
+    ) -> list[Accepted]:
+        with self.database.write() as tx:
+            return [
+                self._one(tx, body, notification, source)
+                for body, notification in zip(bodies, parsed, strict=True)
+            ]
+
+    def _one(
+        self, tx: Tx, body: bytes | str, notification: Notification | Invalid, source: str
+    ) -> Accepted:
+        if isinstance(notification, Invalid):
+            return self._dead_letter(tx, body, notification.message, source)
+        if isinstance(notification, Ignored):
+            return Accepted("ignored", reason=notification.reason)
+        if tx.events.seen(notification.message_id):
+            return Accepted("duplicate")
+        if isinstance(notification, BuildFailed):
+            try:
+                accepted = self._failed(tx, notification)
+            except Invalid as exc:
+                return self._dead_letter(tx, body, exc.message, source)
+        elif isinstance(notification, ServerDeleted):
+            accepted = self._deleted(tx, notification)
+        else:
+            accepted = self._created(tx, notification)
+            if accepted.boot is None:
+                return accepted
+        tx.events.add(
+            message_id=notification.message_id,
+            kind=type(notification).__name__,
+            source=source,
+            server=notification.server,
+            project=notification.project,
+            facts={"request_id": notification.request_id, "timestamp": notification.timestamp},
+            now=self.clock.now(),
+            outcome=accepted.outcome,
+            boot_id=accepted.boot,
+        )
+        return accepted
+
+    def _failed(self, tx: Tx, failed: BuildFailed) -> Accepted:
+        now = self.clock.now()
+        known = tx.boots.of_server(failed.server)
+        if known is not None:
+            if known.successor == failed.server and known.state not in BOOT_OVER:
+                tx.hints.add(REBOOT, known.id, queue=BOOT_QUEUE, now=now)
+                return Accepted("successor_failed", known.id)
+            return Accepted("known", known.id)
+        asked = (
+            FlavorRequest(ResourceRequest(groups=()))
+            if failed.spec is None
+            else request_of_spec(failed.spec)
+        )
+        # An event that was long on its way is as old as it says, but never from the future.
+        failed_at = min(failed.timestamp, now) if failed.timestamp > 0 else now
+        boot = Boot(
+            id=str(uuid4()),
+            server=failed.server,
+            project=failed.project,
+            user=failed.user,
+            name=failed.spec.flavor.name if failed.spec is not None else "",
+            group_id=failed.request_id,
+            request=asked.request,
+            request_key=asked.request.key,
+            device_profile=asked.device_profile,
+            state=BootState.RECEIVED,
+            reason=Reason("boot.received", "accepted, not judged yet"),
+            priority=1.0,
+            failed_at=failed_at,
+            received_at=now,
+            expires_at=now + self.settings.patience_seconds,
+            wake_at=now,
+            attempt=0,
+        )
+        tx.boots.add(boot)
+        tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)
+        return Accepted("boot", boot.id)
+
+    def _deleted(self, tx: Tx, deleted: ServerDeleted) -> Accepted:
+        now = self.clock.now()
+        boot = tx.boots.of_server(deleted.server)
+        outcome = "woke"
+        if boot is not None and boot.server == deleted.server and boot.state not in BOOT_OVER:
+            outcome = "owner_deleted"
+            self._cancel(tx, boot, now)
+        tx.boots.wake(now)
+        tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)
+        return Accepted(outcome, None if boot is None else boot.id)
+
+    def _cancel(self, tx: Tx, boot: Boot, now: float) -> None:
+        """The owner has given the server up; unless a create is at work, nothing is to be done."""
+        reason = Reason("boot.owner_deleted", "its owner deleted the failed server")
+        try:
+            if boot.state in {BootState.CREATING, BootState.BUILDING}:
+                tx.hints.add(REBOOT, boot.id, queue=BOOT_QUEUE, now=now)
+            else:
+                cancel_boot(tx, boot, reason, now)
+        except Reread:
+            # Somebody is working on it this moment, and looks at the server before it creates.
+            log.info("intake.boot_busy", boot=boot.id)
+
+    def _created(self, tx: Tx, created: ServerCreated) -> Accepted:
+        boot = tx.boots.of_server(created.server)
+        if boot is None or boot.successor != created.server or boot.state in BOOT_OVER:
+            return Accepted("ignored", reason="a server that Changeover has nothing to do with")
+        tx.hints.add(REBOOT, boot.id, queue=BOOT_QUEUE, now=self.clock.now())
+        return Accepted("successor_built", boot.id)
+
+    def _dead_letter(self, tx: Tx, body: bytes | str, reason: str, source: str) -> Accepted:
+        raw = body if isinstance(body, bytes) else body.encode("utf-8", "surrogatepass")
+        text = raw[: KEPT_CHARACTERS * 4].decode("utf-8", "replace").replace("\x00", "\\0")
+        tx.events.dead_letter(
+            digest=hashlib.sha256(raw).hexdigest(),
+            source=source,
+            reason=reason.encode("utf-8", "replace").decode()[:512].replace("\x00", "\\0"),
+            body=_TOKEN.sub(r"\1\2[removed]", text[:KEPT_CHARACTERS]),
+            size=len(raw),
+            now=self.clock.now(),
+        )
+        log.warning("intake.dead_letter", reason=reason[:512], source=source, size=len(raw))
+        return Accepted("dead_letter", reason=reason)
+
+    def _unstorable(self, body: bytes | str, source: str) -> Accepted:
+        with self.database.write() as tx:
+            return self._dead_letter(tx, body, "the database refuses its values", source)

@@ -1,0 +1,290 @@
+"""Judge: one planning round after the other, as long as there is demand that nobody judged.
+
+Only one process plans at a time (a lease in the database). What arrives meanwhile is planned
+together in the next round: no fixed batch window, and no plan made on half of what is known.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import uuid4
+
+import structlog
+
+from changeover.models.boot import Boot, BootPromise
+from changeover.models.changeover import Changeover
+from changeover.models.errors import Busy, Reread
+from changeover.models.planning import Intent, Plan, Promise
+from changeover.models.reasons import Reason
+from changeover.models.states import (
+    CHANGEOVER_MOVING,
+    BootState,
+    ChangeoverState,
+    PlanState,
+    TaskState,
+)
+from changeover.policies.choose import choose
+from changeover.worker.gather import Gathered, Judged, gather
+from changeover.worker.plan_json import inputs_as_json, plan_as_json
+from changeover.worker.queues import ADVANCE, ADVANCE_QUEUE, BOOT_QUEUE, JUDGE, REBOOT
+from changeover.worker.store import Tx
+from changeover.worker.world import World
+
+log = structlog.get_logger(__name__)
+
+LEASE = "planner"
+MAX_ROUNDS = 100
+"""Rounds in one call; the next hint goes on where this one stopped."""
+
+
+def judge(world: World, *, floors: bool = False) -> int:
+    """Plan until nothing is left to be judged; returns the rounds made (0: somebody else plans).
+
+    ``floors``: look after the pools' floors too, even if no boot waits.
+    """
+    rounds = 0
+    while rounds < MAX_ROUNDS:
+        if not _acquire(world):
+            return rounds
+        try:
+            gathered = gather(world, floors=floors)
+            plan = choose(gathered.inputs)
+            _apply(world, gathered, plan)
+        finally:
+            with world.database.write() as tx:
+                tx.leases.release(LEASE, world.owner)
+        rounds += 1
+        floors = False
+        # The lease is given back before this look: a hint that found it taken has, by then,
+        # committed what it points at.
+        with world.database.read() as tx:
+            if not tx.boots.wanting(world.clock.now()):
+                break
+    return rounds
+
+
+def preview(world: World, boots: Sequence[Boot] | None = None) -> tuple[Gathered, Plan]:
+    """What would be decided now; nothing is changed."""
+    gathered = gather(world, boots=boots, floors=True)
+    return gathered, choose(gathered.inputs)
+
+
+def _acquire(world: World) -> bool:
+    with world.database.write() as tx:
+        now = world.clock.now()
+        held = tx.leases.acquire(LEASE, world.owner, now, world.settings.lease_seconds * 4)
+        if held:
+            tx.hints.take(JUDGE)
+        return held
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """A plan with what it means for whom."""
+
+    gathered: Gathered
+    plan: Plan
+    plan_id: str
+    act: tuple[Intent, ...]
+    held_back: tuple[Intent, ...]
+    by_device: Mapping[str, tuple[Promise, ...]]
+    by_subject: Mapping[str, tuple[Promise, ...]]
+    unmet: Mapping[str, Reason]
+
+    @classmethod
+    def of(cls, world: World, gathered: Gathered, plan: Plan) -> _Decision:
+        by_device: dict[str, list[Promise]] = defaultdict(list)
+        by_subject: dict[str, list[Promise]] = defaultdict(list)
+        for promise in plan.promises:
+            by_device[promise.device].append(promise)
+            by_subject[promise.subject].append(promise)
+        act: list[Intent] = []
+        held_back: list[Intent] = []
+        for intent in plan.intents:
+            asked = any(p.demand.startswith("task:") for p in by_device[intent.device])
+            mode = world.catalog.pool(intent.to_function).mode
+            # What an operator queued by hand was approved by a person already.
+            may = gathered.paused is None and (asked or mode == "act")
+            (act if may else held_back).append(intent)
+        return cls(
+            gathered,
+            plan,
+            str(uuid4()),
+            tuple(act),
+            tuple(held_back),
+            {k: tuple(v) for k, v in by_device.items()},
+            {k: tuple(v) for k, v in by_subject.items()},
+            {r.subject: r.reason for r in plan.unmet},
+        )
+
+
+def _apply(world: World, gathered: Gathered, plan: Plan) -> None:
+    decision = _Decision.of(world, gathered, plan)
+    now = world.clock.now()
+    with world.database.write() as tx:
+        if plan.intents:
+            only_advice = bool(decision.held_back) and not decision.act
+            tx.plans.add(
+                plan_id=decision.plan_id,
+                now=now,
+                state=PlanState.RECOMMENDED if only_advice else PlanState.EXECUTED,
+                inputs=inputs_as_json(gathered.inputs),
+                result=plan_as_json(plan),
+            )
+        coming = {
+            c.device: c.id for c in gathered.live.values() if c.state in CHANGEOVER_MOVING
+        } | _start(world, tx, decision, now)
+        for judgement in gathered.judged:
+            for boot in judgement.boots:
+                _answer_boot(world, tx, decision, judgement, boot, coming, now)
+        _answer_tasks(tx, decision, coming, now)
+    log.info(
+        "judge.planned",
+        boots=sum(len(j.boots) for j in gathered.judged),
+        started=len(decision.act),
+        held_back=len(decision.held_back),
+        unmet=len(plan.unmet),
+        plan=decision.plan_id if plan.intents else None,
+    )
+
+
+def _start(world: World, tx: Tx, decision: _Decision, now: float) -> dict[str, str]:
+    """Start the changeovers; device -> changeover id."""
+    started = {}
+    for intent in decision.act:
+        device = world.device(intent.device)
+        served = decision.by_device.get(intent.device, ())
+        kinds = [p.demand.partition(":")[0] for p in served if ":" in p.demand]
+        kind = "boot" if len(kinds) < len(served) or not kinds else kinds[0]
+        changeover = Changeover(
+            id=str(uuid4()),
+            device=intent.device,
+            host=intent.host,
+            from_function=intent.from_function,
+            to_function=intent.to_function,
+            kind=kind,
+            subject=served[0].subject if kind == "task" else None,
+            plan_id=decision.plan_id,
+            state=ChangeoverState.PLANNED,
+            reason=intent.reasons[0],
+            priority=intent.gain,
+            created_at=now,
+            updated_at=now,
+            due_at=now,
+            tries=0,
+            failures=0,
+            cancel=False,
+        )
+        try:
+            tx.changeovers.add(changeover)
+            tx.fences.add((d.provider for d in world.reset_with(device)), changeover.id)
+        except Busy as exc:
+            # Cannot be while one planner holds the lease; an operator's release may race.
+            log.warning("judge.device_taken", device=intent.device, why=exc.message)
+            continue
+        tx.hints.add(ADVANCE, changeover.id, queue=ADVANCE_QUEUE, now=now)
+        started[intent.device] = changeover.id
+    return started
+
+
+def _answer_boot(
+    world: World,
+    tx: Tx,
+    decision: _Decision,
+    judgement: Judged,
+    boot: Boot,
+    coming: Mapping[str, str],
+    now: float,
+) -> None:
+    promises = decision.by_subject.get(boot.id, ())
+    try:
+        if boot.id in judgement.elsewhere:
+            reason = Reason("boot.fits_now", "a host can take it now without any changeover")
+            _ready(tx, boot, (), now, reason)
+        elif promises and all(p.device in coming or _is_free(decision, p) for p in promises):
+            _promise(tx, boot, promises, coming, now)
+        else:
+            _wait_or_decline(world, tx, decision, judgement, boot, now)
+    except Reread as exc:
+        # Its owner deleted it, or an operator cancelled it, while it was judged.
+        log.info("judge.boot_moved", boot=boot.id, why=exc.message)
+
+
+def _is_free(decision: _Decision, promise: Promise) -> bool:
+    """Whether the promised slots are there already (not to be made by a held-back intent)."""
+    return all(i.device != promise.device for i in decision.plan.intents)
+
+
+def _promise(
+    tx: Tx, boot: Boot, promises: Sequence[Promise], coming: Mapping[str, str], now: float
+) -> None:
+    made = [BootPromise(boot.id, p.device, p.slots, coming.get(p.device), None) for p in promises]
+    names = ", ".join(sorted({p.function for p in promises}))
+    if all(p.changeover is None for p in made):
+        _ready(tx, boot, made, now, Reason("boot.slots_free", f"slots of {names} are free now"))
+        return
+    reason = Reason(
+        "boot.promised",
+        f"a device is being programmed with {names} for it",
+        {"changeovers": sorted({p.changeover for p in made if p.changeover is not None})},
+    )
+    tx.boots.move(boot, BootState.PROMISED, now, reason=reason)
+    for promise in made:
+        tx.boots.promise(promise)
+
+
+def _ready(tx: Tx, boot: Boot, promises: Sequence[BootPromise], now: float, reason: Reason) -> None:
+    tx.boots.move(boot, BootState.READY, now, reason=reason, wake_at=now)
+    for promise in promises:
+        tx.boots.promise(promise)
+    tx.hints.add(REBOOT, boot.id, queue=BOOT_QUEUE, now=now)
+
+
+def _wait_or_decline(
+    world: World, tx: Tx, decision: _Decision, judgement: Judged, boot: Boot, now: float
+) -> None:
+    nobody = judgement.understanding.nobody
+    if nobody is not None:
+        tx.boots.move(boot, BootState.DECLINED, now, reason=nobody)
+        return
+    if decision.gathered.paused is not None:
+        reason = Reason("plan.paused", f"paused by an operator: {decision.gathered.paused}")
+    elif any(
+        p.device in {i.device for i in decision.held_back}
+        for p in decision.by_subject.get(boot.id, ())
+    ):
+        reason = Reason(
+            "plan.not_acting",
+            f"plan {decision.plan_id} would help, but its pool's mode is not to act",
+            {"plan": decision.plan_id},
+        )
+    else:
+        reason = decision.unmet.get(
+            judgement.key, Reason("boot.no_gain", "no changeover is worth its cost now")
+        )
+    tx.boots.move(
+        boot,
+        BootState.WAITING,
+        now,
+        reason=reason,
+        wake_at=min(now + world.settings.retry_seconds, max(now, boot.expires_at)),
+    )
+
+
+def _answer_tasks(tx: Tx, decision: _Decision, coming: Mapping[str, str], now: float) -> None:
+    for task in decision.gathered.tasks.values():
+        served = decision.by_subject.get(task.id, ())
+        there = sum(1 for p in served if p.device not in coming and _is_free(decision, p))
+        if there:
+            tx.tasks.count_done(task.id, there)
+        if task.done + there >= task.count:
+            reason = Reason("task.done", f"{task.count} device(s) offer {task.function}")
+            tx.tasks.move(task, TaskState.DONE, reason, now, "planner")
+            continue
+        unmet = decision.unmet.get(f"task:{task.id}")
+        if unmet is None:
+            continue
+        state = TaskState.QUEUED if task.when == "idle" else TaskState.FAILED
+        tx.tasks.move(task, state, unmet, now, "planner")

@@ -1,0 +1,274 @@
+"""Boot again: create the successor of a failed server, once, and watch it build.
+
+The marker is journaled before the create is sent. A create that was not answered is unknown: it
+is looked for by its marker, and no other is sent before the first can no longer be at work.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from changeover.models.boot import Boot
+from changeover.models.errors import (
+    AskOperator,
+    ChangeoverError,
+    NotFound,
+    OutcomeUnknown,
+    Refuse,
+    Reread,
+    Retry,
+    Stale,
+)
+from changeover.models.reasons import Reason
+from changeover.models.states import BootState
+from changeover.policies.backoff import backoff
+from changeover.worker.holds import open_slots
+from changeover.worker.ports.servers import REPLACED_BY, Server, ServerStatus
+from changeover.worker.queues import BOOT_QUEUE, JUDGE, PLAN_QUEUE, REBOOT
+from changeover.worker.world import World
+
+log = structlog.get_logger(__name__)
+
+WORKS = frozenset({BootState.READY, BootState.CREATING, BootState.BUILDING})
+"""States in which a boot is this module's."""
+
+WATCH_SECONDS = 5.0
+"""How often a build is looked at where no notification tells of it."""
+
+FIRST_RETRY = 1.0
+MOST_RETRY = 60.0
+
+
+def reboot(world: World, boot_id: str) -> BootState | None:
+    """Take one boot as far as it goes now; ``None`` if it is not due or not free."""
+    with world.database.write() as tx:
+        lease = world.settings.lease_seconds + world.servers.longest_request_seconds
+        boot = tx.boots.claim(boot_id, WORKS, world.owner, world.clock.now(), lease)
+        tx.hints.take(REBOOT, boot_id)
+    if boot is None:
+        return None
+    with structlog.contextvars.bound_contextvars(boot=boot_id, server=boot.server):
+        try:
+            while boot.state in WORKS and boot.wake_at <= world.clock.now():
+                boot = _STEPS[boot.state](world, boot)
+        except (Reread, Retry, Refuse, AskOperator) as exc:
+            _later(world, boot_id, exc)
+        finally:
+            with world.database.write() as tx:
+                tx.boots.release(boot_id, world.owner)
+        return boot.state
+
+
+def _later(world: World, boot_id: str, exc: ChangeoverError) -> None:
+    """Something stands in the way: come back to it. What is held stays held until it lapses."""
+    log.warning("boot.step_failed", why=exc.message, error=type(exc).__name__)
+    with world.database.write() as tx:
+        boot = tx.boots.get(boot_id)
+        if boot is None or boot.lease_owner != world.owner or boot.state not in WORKS:
+            return
+        now = world.clock.now()
+        wait = backoff(
+            1 + int((now - boot.failed_at) // MOST_RETRY),
+            first=FIRST_RETRY,
+            most=MOST_RETRY,
+            jitter=(hash(boot_id) % 1000) / 1000.0,
+        )
+        tx.boots.postpone(boot, now + wait, Reason("boot.retrying", exc.message))
+        tx.hints.add(REBOOT, boot_id, queue=BOOT_QUEUE, now=now, due_at=now + wait)
+
+
+def _ready(world: World, boot: Boot) -> Boot:
+    """Look at the failed server once more, journal the attempt, open its slots, create."""
+    failed = world.servers.get(boot.server)
+    if failed is None:
+        return _give_back(
+            world,
+            boot,
+            BootState.CANCELLED,
+            Reason("boot.owner_deleted", "its owner deleted the failed server"),
+        )
+    if failed.status is not ServerStatus.ERROR:
+        return _give_back(
+            world,
+            boot,
+            BootState.CANCELLED,
+            Reason("boot.not_failed", f"the server is {failed.status}: somebody saw to it"),
+        )
+    with world.database.write() as tx:
+        boot = tx.boots.move(
+            boot,
+            BootState.CREATING,
+            world.clock.now(),
+            attempt=boot.attempt + 1,
+            sent_at=None,
+            successor=None,
+        )
+        tx.boots.unhold(boot.id)
+    return _send(world, boot, failed)
+
+
+def _creating(world: World, boot: Boot) -> Boot:
+    """Taken up after a crash, or after an answer that never came."""
+    if boot.sent_at is None:
+        failed = world.servers.get(boot.server)
+        if failed is None:
+            return _give_back(
+                world,
+                boot,
+                BootState.CANCELLED,
+                Reason("boot.owner_deleted", "its owner deleted the failed server"),
+            )
+        return _send(world, boot, failed)
+    listing = world.servers.find(boot.marker, boot.project)
+    if listing.servers:
+        return _adopt(world, boot, listing.servers)
+    now = world.clock.now()
+    safe_at = boot.sent_at + world.servers.longest_request_seconds
+    if now < safe_at or not listing.complete:
+        reason = Reason(
+            "boot.create_unknown",
+            "the create call was not answered; it is being looked for by its marker",
+            {"marker": boot.marker, "complete_listing": listing.complete},
+        )
+        with world.database.write() as tx:
+            due = max(safe_at, now) if listing.complete else now + WATCH_SECONDS
+            due = min(due, now + WATCH_SECONDS)
+            boot = tx.boots.postpone(boot, due, reason)
+            tx.hints.add(REBOOT, boot.id, queue=BOOT_QUEUE, now=now, due_at=due)
+        return boot
+    return _failed_again(world, boot, Reason("boot.create_lost", "the create call came to nothing"))
+
+
+def _adopt(world: World, boot: Boot, found: tuple[Server, ...]) -> Boot:
+    """The unanswered create did work. Of two with one marker, the recorded or first one stays."""
+    keep, *others = sorted(found, key=lambda s: (s.status is not ServerStatus.ACTIVE, s.uuid))
+    for other in others:
+        log.error("boot.doubled", kept=keep.uuid, other=other.uuid, status=other.status)
+        if other.status is ServerStatus.ERROR:
+            world.servers.delete(other.uuid)
+    with world.database.write() as tx:
+        return tx.boots.move(boot, BootState.BUILDING, world.clock.now(), successor=keep.uuid)
+
+
+def _send(world: World, boot: Boot, failed: Server) -> Boot:
+    with world.database.read() as tx:
+        devices = [world.device(p.device) for p in tx.boots.promises(boot=boot.id)]
+    for device in devices:
+        open_slots(world, device)
+    with world.database.write() as tx:
+        boot = tx.boots.postpone(boot, boot.wake_at, boot.reason, sent_at=world.clock.now())
+    try:
+        successor = world.servers.create_like(failed, boot.marker)
+    except OutcomeUnknown as exc:
+        log.warning("boot.create_unknown", why=exc.message)
+        return _creating(world, boot)
+    except Retry:
+        # Provably not sent. The slots are open already: whoever takes them first has them.
+        with world.database.write() as tx:
+            boot = tx.boots.postpone(boot, boot.wake_at, boot.reason, sent_at=None)
+        raise
+    except (Refuse, AskOperator) as exc:
+        return _refused(world, boot, exc)
+    log.info("boot.recreated", successor=successor, attempt=boot.attempt)
+    with world.database.write() as tx:
+        now = world.clock.now()
+        reason = Reason("boot.building", f"created again as {successor}")
+        return tx.boots.move(boot, BootState.BUILDING, now, successor=successor, reason=reason)
+
+
+def _refused(world: World, boot: Boot, exc: ChangeoverError) -> Boot:
+    """Quota, policy or a bad request: trying again at once would only be refused again."""
+    reason = Reason("boot.create_refused", f"Nova refused the create: {exc.message}")
+    return _failed_again(world, boot, reason)
+
+
+def _building(world: World, boot: Boot) -> Boot:
+    """Look how the build goes."""
+    if boot.successor is None:
+        raise NotFound(f"boot {boot.id} is building nothing", boot=boot.id)
+    server = world.servers.get(boot.successor)
+    now = world.clock.now()
+    if server is None:
+        return _give_back(
+            world,
+            boot,
+            BootState.CANCELLED,
+            Reason("boot.successor_deleted", "its owner deleted the successor while it was built"),
+        )
+    if server.status is ServerStatus.ACTIVE:
+        return _booted(world, boot, server)
+    if server.status is ServerStatus.ERROR:
+        world.servers.delete(server.uuid)
+        return _failed_again(
+            world, boot, Reason("boot.failed_again", f"the successor failed: {server.fault[:300]}")
+        )
+    with world.database.write() as tx:
+        due = now + WATCH_SECONDS
+        boot = tx.boots.postpone(boot, due, boot.reason)
+        tx.hints.add(REBOOT, boot.id, queue=BOOT_QUEUE, now=now, due_at=due)
+    return boot
+
+
+def _booted(world: World, boot: Boot, server: Server) -> Boot:
+    """Commit the outcome, then tidy up: the failed server is of no use to anybody now."""
+    reason = Reason("boot.booted", f"runs as {server.uuid} on {server.host}")
+    with world.database.write() as tx:
+        booted = tx.boots.move(boot, BootState.BOOTED, world.clock.now(), reason=reason)
+        tx.boots.drop_promises(boot.id)
+    try:
+        world.servers.link(boot.server, {REPLACED_BY: server.uuid})
+        world.servers.delete(boot.server)
+    except ChangeoverError as exc:
+        log.warning("boot.tidy_failed", why=exc.message)
+    return booted
+
+
+def _failed_again(world: World, boot: Boot, reason: Reason) -> Boot:
+    """Put it back with its age; after too many attempts it is over."""
+    now = world.clock.now()
+    if boot.attempt >= world.settings.max_attempts:
+        return _give_back(
+            world,
+            boot,
+            BootState.EXPIRED,
+            Reason(
+                "boot.attempts_spent",
+                f"{boot.attempt} attempts failed; the last: {reason.text}",
+            ),
+        )
+    wait = backoff(boot.attempt, first=FIRST_RETRY, most=MOST_RETRY, jitter=0.0)
+    with world.database.write() as tx:
+        boot = tx.boots.move(
+            boot,
+            BootState.WAITING,
+            now,
+            reason=reason,
+            wake_at=now + wait,
+            sent_at=None,
+            successor=None,
+        )
+        tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now, due_at=now + wait)
+    return boot
+
+
+def _give_back(world: World, boot: Boot, state: BootState, reason: Reason) -> Boot:
+    """It ends here: what was held for it is for others."""
+    with world.database.write() as tx:
+        now = world.clock.now()
+        devices = [p.device for p in tx.boots.promises(boot=boot.id)]
+        boot = tx.boots.move(boot, state, now, reason=reason)
+        if tx.boots.wake(now):
+            tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)
+    for provider in devices:
+        try:
+            open_slots(world, world.device(provider))
+        except (Stale, Retry) as exc:
+            log.warning("slots.still_held", device=provider, why=exc.message)
+    return boot
+
+
+_STEPS = {
+    BootState.READY: _ready,
+    BootState.CREATING: _creating,
+    BootState.BUILDING: _building,
+}

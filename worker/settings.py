@@ -1,0 +1,191 @@
+"""Settings: from ``changeover.toml``, then the environment (``CHANGEOVER_…``), which wins.
+
+The file is the one named by ``$CHANGEOVER_CONFIG``, else ``./changeover.toml``, else
+``/etc/changeover/changeover.toml``. Every setting has a sane default: with none at all the
+embedded broker, database, Placement and simulated cloud are used.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from changeover.models.errors import Invalid
+
+FILES = (Path("changeover.toml"), Path("/etc/changeover/changeover.toml"))
+
+LEAST_SETTLE_SECONDS = 2.0
+"""Below this a fence is no protection at all on a Placement with its defaults."""
+
+
+def default_state_dir() -> Path:
+    """Where the embedded parts keep their files."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "changeover"
+
+
+def config_file() -> Path | None:
+    """The configuration file in force, if there is one."""
+    named = os.environ.get("CHANGEOVER_CONFIG")
+    if named:
+        return Path(named)
+    return next((path for path in FILES if path.is_file()), None)
+
+
+class Settings(BaseSettings):
+    """All settings. Times are in seconds, amounts in slots or devices."""
+
+    model_config = SettingsConfigDict(env_prefix="CHANGEOVER_", extra="forbid", frozen=True)
+
+    state_dir: Path = Field(
+        default_factory=default_state_dir, description="files of the embedded parts"
+    )
+    database_url: SecretStr | None = Field(
+        default=None, description="sqlite:///PATH or postgresql://…; default: SQLite in state_dir"
+    )
+    broker_url: SecretStr | None = Field(
+        default=None, description="redis://… or amqp://…; default: an embedded Valkey"
+    )
+    notification_url: SecretStr | None = Field(
+        default=None,
+        description="where Nova publishes (amqp://… of the cloud); default: broker_url",
+    )
+    notification_exchange: str = Field(default="nova", description="Nova's control exchange")
+    notification_topics: tuple[str, ...] = Field(
+        default=("versioned_notifications",), description="versioned topics; never legacy ones"
+    )
+    cloud: str | None = Field(default=None, description="name of the cloud in clouds.yaml")
+    placement_endpoint: str | None = Field(
+        default=None, description="a Placement with noauth2, for tests; default: embedded"
+    )
+    catalog: Path | None = Field(
+        default=None, description="the catalog's YAML file; default: the embedded fleet's"
+    )
+
+    settle_seconds: float = Field(
+        default=10.0, ge=0.0, description="wait between fence and programming"
+    )
+    allow_short_settle: bool = Field(
+        default=False, description="tests only: permit settle_seconds under 2"
+    )
+    lease_seconds: float = Field(
+        default=15.0, ge=1.0, description="a worker silent for so long is taken over from"
+    )
+    request_timeout_seconds: float = Field(
+        default=10.0, gt=0.0, description="longest wait for one answer of a remote service"
+    )
+    patience_seconds: float = Field(
+        default=3600.0, gt=0.0, description="how long a failed boot is tried to be rescued"
+    )
+    max_attempts: int = Field(default=5, ge=1, description="creates for one failed boot")
+    hold_seconds: float = Field(
+        default=120.0, gt=0.0, description="how long slots are held for a boot"
+    )
+    retry_seconds: float = Field(
+        default=60.0, gt=0.0, description="a waiting boot is judged again at least so often"
+    )
+    sweep_seconds: float = Field(default=5.0, gt=0.0, description="between two sweeps")
+    balance_seconds: float = Field(
+        default=30.0, gt=0.0, description="between two looks at the pools' floors"
+    )
+    refresh_seconds: float = Field(
+        default=300.0, gt=0.0, description="between two full readings of all devices"
+    )
+    dwell_seconds: float = Field(
+        default=0.0, ge=0.0, description="a device keeps a new function at least so long"
+    )
+    max_changeovers: int | None = Field(default=None, ge=0, description="under way at once")
+    max_changeovers_per_host: int | None = Field(
+        default=None, ge=0, description="under way at once on one host"
+    )
+    max_changeovers_per_function: int | None = Field(
+        default=None, ge=0, description="under way at once to one function"
+    )
+    max_changeovers_per_hour: int | None = Field(default=None, ge=0, description="started")
+    program_tries: int = Field(
+        default=2, ge=1, description="calls to program one device before it is quarantined"
+    )
+    function_failures: int = Field(
+        default=3, ge=1, description="devices on which an artifact fails before it is stopped"
+    )
+    ageing_seconds: float = Field(
+        default=300.0, gt=0.0, description="a boot that waited so long counts double"
+    )
+    project_shares: dict[str, float] = Field(
+        default_factory=dict, description="weights of projects; 1.0 where nothing is said"
+    )
+    concurrent_reads: int = Field(
+        default=8, ge=1, le=64, description="requests to Placement at once, a process"
+    )
+    seed: int = Field(default=0, description="decides between equals")
+
+    worker_concurrency: int = Field(default=4, ge=1, description="processes of `changeover up`")
+    host: str | None = Field(
+        default=None, description="this compute host: its own queue is served here too"
+    )
+    log_format: Literal["json", "console"] = Field(default="json", description="form of log lines")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info")
+
+    @model_validator(mode="after")
+    def _settle_is_long_enough(self) -> Settings:
+        if self.settle_seconds < LEAST_SETTLE_SECONDS and not self.allow_short_settle:
+            msg = (
+                f"settle_seconds must be at least {LEAST_SETTLE_SECONDS:g}: Placement commits "
+                "allocations that it admitted before the fence"
+            )
+            raise ValueError(msg)
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Explicit values, then the environment, then the file."""
+        path = config_file()
+        if path is None:
+            return init_settings, env_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+
+    @property
+    def database(self) -> str:
+        """The database's URL."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.state_dir / 'changeover.sqlite'}"
+
+    @property
+    def embedded_cloud(self) -> bool:
+        """Whether the simulated cloud stands in for a real one."""
+        return self.cloud is None
+
+
+def load_settings(**explicit: object) -> Settings:
+    """The settings in force. Raises :class:`Invalid` that names file, field and what is wrong."""
+    path = config_file()
+    if path is not None and not path.is_file():
+        raise Invalid(f"{path}: no such configuration file (named by CHANGEOVER_CONFIG)")
+    try:
+        return Settings(**explicit)  # type: ignore[arg-type]  # pydantic checks each value
+    except ValidationError as exc:
+        where = path or "environment"
+        lines = [
+            f"{where}: {'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}"
+            for e in exc.errors(include_input=False, include_url=False)
+        ]
+        raise Invalid("; ".join(lines)) from exc
+    except ValueError as exc:
+        raise Invalid(f"{path}: {exc}") from exc

@@ -1,0 +1,119 @@
+"""Sweep: find what fell through, from the database alone. Losing every message loses nothing."""
+
+from __future__ import annotations
+
+import structlog
+
+from changeover.models.errors import ChangeoverError, Reread
+from changeover.models.reasons import Reason
+from changeover.models.states import BootState
+from changeover.worker.holds import open_slots
+from changeover.worker.queues import (
+    ADVANCE,
+    BOOT_QUEUE,
+    JUDGE,
+    PLAN_QUEUE,
+    REBOOT,
+)
+from changeover.worker.reboot import WORKS
+from changeover.worker.refresh import refresh
+from changeover.worker.store import Tx
+from changeover.worker.world import World
+
+log = structlog.get_logger(__name__)
+
+HINT_GRACE = 2.0
+"""Seconds after which a hint that nobody took up is sent again."""
+
+HINTS_AT_ONCE = 500
+PLAN_LIFETIME = 900.0
+"""Seconds after which a recommended plan is too old to be approved."""
+
+
+def sweep(world: World) -> dict[str, int]:
+    """One sweep; returns what was found, by kind."""
+    now = world.clock.now()
+    found: dict[str, int] = {}
+    with world.database.write() as tx:
+        found["stuck_changeovers"] = _stuck_changeovers(world, tx, now)
+        found["stuck_boots"] = _stuck_boots(tx, now)
+        found["expired"] = _expire(world, tx, now)
+        found["holds_lapsed"] = _lapse(tx, now)
+        if tx.boots.wanting(now) or tx.tasks.all(queued_only=True, limit=1):
+            tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)
+        lost = tx.hints.overdue(now - HINT_GRACE, now, HINTS_AT_ONCE)
+        tx.to_send.extend(lost)
+        found["hints_resent"] = len(lost)
+        found["plans_expired"] = tx.plans.expire(now - PLAN_LIFETIME, now)
+        ajar = tx.devices.ajar()
+        due = tx.leases.due("refresh", now, world.settings.refresh_seconds)
+        unread = {r.provider for r in tx.devices.all() if r.read_at is None or r.trouble}
+    for provider in ajar:
+        try:
+            open_slots(world, world.device(provider))
+        except ChangeoverError as exc:
+            log.warning("slots.still_held", device=provider, why=exc.message)
+    found["opened"] = len(ajar)
+    wanted = [d for d in world.catalog.devices if due or d.provider in unread]
+    found["read"] = refresh(world, wanted) if wanted else 0
+    if any(found.values()):
+        log.info("sweep.found", **{k: v for k, v in found.items() if v})
+    return found
+
+
+def _stuck_changeovers(world: World, tx: Tx, now: float) -> int:
+    """Due, and nobody works on it: its hint was lost, or its worker died."""
+    stuck = tx.changeovers.stuck(now - HINT_GRACE)
+    for changeover in stuck:
+        device = world.catalog.device(changeover.device)
+        if device is not None:
+            queue = world.queue_at(device, changeover.state)
+            tx.hints.add(ADVANCE, changeover.id, queue=queue, now=now)
+    return len(stuck)
+
+
+def _stuck_boots(tx: Tx, now: float) -> int:
+    stuck = [b for b in tx.boots.in_states(WORKS, wake_before=now) if b.lease_until < now]
+    for boot in stuck:
+        tx.hints.add(REBOOT, boot.id, queue=BOOT_QUEUE, now=now)
+    return len(stuck)
+
+
+def _expire(world: World, tx: Tx, now: float) -> int:
+    """Patience is over for those that wait; what is being made for a boot is still tried."""
+    expired = 0
+    for boot in tx.boots.in_states([BootState.WAITING, BootState.RECEIVED]):
+        if boot.expires_at > now:
+            continue
+        reason = Reason(
+            boot.reason.code,
+            f"not to be had within {world.settings.patience_seconds:.0f} s: {boot.reason.text}",
+            dict(boot.reason.facts),
+        )
+        try:
+            tx.boots.move(boot, BootState.EXPIRED, now, reason=reason)
+            expired += 1
+        except Reread:
+            continue
+    return expired
+
+
+def _lapse(tx: Tx, now: float) -> int:
+    """Slots were held long enough for a boot that could not be created: others may have them."""
+    lapsed = tx.boots.holds_lapsed(now)
+    for promise in lapsed:
+        boot = tx.boots.get(promise.boot)
+        if boot is None or boot.state is not BootState.READY:
+            tx.boots.unhold(promise.boot)
+            continue
+        try:
+            tx.boots.move(
+                boot,
+                BootState.WAITING,
+                now,
+                reason=Reason("boot.hold_lapsed", "its slots were held too long and given back"),
+                wake_at=now,
+            )
+        except Reread:
+            continue
+    return len(lapsed)

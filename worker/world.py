@@ -1,0 +1,110 @@
+"""All that the story works with: the database, the ports, the catalog, the knobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeVar
+
+from changeover.models.catalog import Catalog, Device, Function, Model
+from changeover.models.errors import NotFound
+from changeover.models.states import ChangeoverState
+from changeover.worker.ports.clock import Clock
+from changeover.worker.ports.placement import Placement
+from changeover.worker.ports.programmer import Programmer
+from changeover.worker.ports.servers import Servers
+from changeover.worker.queues import ADVANCE_QUEUE, host_queue
+from changeover.worker.settings import Settings
+from changeover.worker.store import Database
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def _one_by_one(call: Callable[[A], B], items: list[A]) -> list[B]:
+    return [call(item) for item in items]
+
+
+@dataclass(frozen=True)
+class World:
+    """Made by the bootstrap, and by tests. ``owner`` names this process in leases."""
+
+    database: Database
+    placement: Placement
+    servers: Servers
+    programmers: Mapping[str, Programmer]
+    clock: Clock
+    catalog: Catalog
+    settings: Settings
+    owner: str
+    pool: ThreadPoolExecutor | None = field(default=None)
+
+    def device(self, provider: str) -> Device:
+        """The catalog's device of that provider; raises :class:`NotFound`."""
+        found = self._devices.get(provider)
+        if found is None:
+            raise NotFound(
+                f"the catalog has no device {provider}: put it back, or release its changeover",
+                device=provider,
+            )
+        return found
+
+    def model(self, device: Device) -> Model:
+        """The device's model."""
+        return self.catalog.models[device.model]
+
+    def function(self, name: str) -> Function:
+        """The catalog's function of that name; raises :class:`NotFound`."""
+        found = self.catalog.functions.get(name)
+        if found is None:
+            raise NotFound(f"the catalog has no function {name}", function=name)
+        return found
+
+    def programmer(self, device: Device) -> Programmer:
+        """The driver of the device."""
+        return self.programmers[self.model(device).programmer]
+
+    def reset_with(self, device: Device) -> list[Device]:
+        """Everything that programming the device takes down, itself first."""
+        if self.model(device).resets == "self" or device.card is None:
+            return [device]
+        return [
+            device,
+            *(
+                other
+                for other in self.catalog.devices
+                if other.card == device.card
+                and other.host == device.host
+                and other.provider != device.provider
+            ),
+        ]
+
+    def queue_at(self, device: Device, state: ChangeoverState) -> str:
+        """The queue whose workers can take the device's changeover further in that state."""
+        at_device = state in {ChangeoverState.PROGRAMMING, ChangeoverState.VERIFYING}
+        on_host = at_device and self.programmer(device).on_host
+        return host_queue(device.host) if on_host else ADVANCE_QUEUE
+
+    def concurrently(self, call: Callable[[A], B], items: list[A]) -> list[B]:
+        """``call`` on each item, several at once, results in order; bounded by the settings."""
+        if self.pool is None or len(items) < 2:  # noqa: PLR2004 - one item needs no pool
+            return _one_by_one(call, items)
+        return list(self.pool.map(call, items))
+
+    def host_names(self, roots: Iterable[str]) -> Mapping[str, str]:
+        """Names of root providers (hosts) by uuid; unknown ones are looked up once."""
+        if not self._names.keys() >= set(roots):
+            self._names.update(
+                {p.uuid: p.name for p in self.placement.providers() if p.parent is None}
+            )
+        return self._names
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        return {}
+
+    @cached_property
+    def _devices(self) -> Mapping[str, Device]:
+        return {device.provider: device for device in self.catalog.devices}
