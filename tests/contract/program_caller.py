@@ -9,10 +9,10 @@ from pathlib import Path
 
 from changeover.models.catalog import CommandProgrammer as Settings
 from changeover.models.catalog import Device, Function
-from changeover.worker.adapters.programmer_command import CommandProgrammer
-from changeover.worker.adapters.programmer_simulated import SimulatedProgrammer
+from changeover.worker.adapters.programmer_command import CommandDriver
+from changeover.worker.adapters.programmer_simulated import SimulatedDriver
 from changeover.worker.ports.programmer import Programmer
-from changeover.worker.simulator.cards import Cards
+from changeover.worker.simulator.cards import SimulatedCards
 
 
 class SystemClock:
@@ -28,8 +28,8 @@ class SystemClock:
 def programmer(kind: str, where: str) -> Programmer:
     """The programmer of that kind; ``where`` is the cards' directory, or the tool's settings."""
     if kind == "simulated":
-        return SimulatedProgrammer(Cards(Path(where), SystemClock()))
-    return CommandProgrammer(Settings.model_validate_json(where))
+        return SimulatedDriver(SimulatedCards(Path(where), SystemClock()))
+    return CommandDriver(Settings.model_validate_json(where))
 
 
 if __name__ == "__main__":

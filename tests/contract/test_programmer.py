@@ -16,13 +16,13 @@ from uuid import uuid4
 
 import pytest
 
-from changeover.models.catalog import Artifact, Device, Function
+from changeover.models.catalog import Artifact, Catalog, Device, Function, Model
 from changeover.models.catalog import CommandProgrammer as Settings
 from changeover.models.errors import Busy, Invalid, Refuse
-from changeover.worker.adapters.programmer_command import DETAIL_CHARACTERS, CommandProgrammer
-from changeover.worker.adapters.programmer_simulated import SimulatedProgrammer
+from changeover.worker.adapters.programmer_command import DETAIL_CHARACTERS, CommandDriver
+from changeover.worker.adapters.programmer_simulated import SimulatedDriver
 from changeover.worker.ports.programmer import Outcome, Programmer, Reading
-from changeover.worker.simulator.cards import Behaviour, Cards, Fault, FaultKind
+from changeover.worker.simulator.cards import Behaviour, Fault, FaultKind, SimulatedCards
 
 
 class SystemClock:
@@ -90,9 +90,9 @@ class SimulatedRig(Rig):
 
     def __init__(self, home: Path) -> None:
         self.where = str(home)
-        self.cards = Cards(home, SystemClock())
+        self.cards = SimulatedCards(home, SystemClock())
         self.cards.add(self.device.name)
-        self.programmer = SimulatedProgrammer(self.cards)
+        self.programmer = SimulatedDriver(self.cards)
         self.takes(0.05)
 
     def takes(self, seconds: float) -> None:
@@ -124,7 +124,7 @@ class CommandRig(Rig):
             lock_dir=str(home / "locks"),
         )
         self.where = self.settings.model_dump_json()
-        self.programmer = CommandProgrammer(self.settings)
+        self.programmer = CommandDriver(self.settings)
         self.takes(0.05)
 
     def takes(self, seconds: float) -> None:
@@ -407,13 +407,35 @@ def test_command_without_what_it_needs(command: CommandRig) -> None:
 def test_command_with_an_unknown_placeholder() -> None:
     settings = Settings(kind="command", program=("tool", "{adress}"))
     with pytest.raises(Invalid, match=r"unknown placeholder .adress."):
-        CommandProgrammer(settings)
+        CommandDriver(settings)
 
 
 def test_command_that_cannot_read_still_knows_whether_it_is_busy(tmp_path: Path) -> None:
     rig = CommandRig(tmp_path)
-    blind = CommandProgrammer(rig.settings.model_copy(update={"read": None}))
+    blind = CommandDriver(rig.settings.model_copy(update={"read": None}))
     assert blind.read(rig.device) == Reading(readable=False, busy=False)
     rig.takes(0.5)
     with rig.caller():
         assert blind.read(rig.device) == Reading(readable=False, busy=True)
+
+
+def test_command_that_the_catalog_cannot_fill(command: CommandRig) -> None:
+    def catalog(device: Device, artifact: Artifact) -> Catalog:
+        settings = command.settings.model_copy(update={"program": ("tool", "{image}")})
+        return Catalog(
+            programmers={"tool": settings},
+            models={"u50": Model(name="u50", programmer="tool")},
+            functions={"aes": function().model_copy(update={"artifact": artifact})},
+            devices=(device,),
+        )
+
+    image, vgpu = function().artifact, Artifact(vgpu_type="nvidia-35")
+    good = catalog(command.device, image)
+    settings = good.programmers["tool"]
+    assert isinstance(settings, Settings)
+    CommandDriver(settings, good)
+    with pytest.raises(Invalid, match=r"needs .image., which is not set for fpga-0 with aes"):
+        CommandDriver(settings, catalog(command.device, vgpu))
+    nowhere = command.device.model_copy(update={"address": ""})
+    with pytest.raises(Invalid, match=r"needs .address., which is not set for fpga-0"):
+        CommandDriver(settings, catalog(nowhere, image))

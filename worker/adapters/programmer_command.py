@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from changeover.models.catalog import CommandProgrammer as Settings
-from changeover.models.catalog import Device, Function
+from changeover.models.catalog import Catalog, CommandProgrammer, Device, Function
 from changeover.models.errors import Busy, Invalid, Refuse
 from changeover.worker import flock
 from changeover.worker.ports.programmer import Outcome, ProgramResult, Reading
@@ -42,7 +41,7 @@ _ENVIRONMENT = {
 }
 
 
-class CommandProgrammer:
+class CommandDriver:
     """Runs a vendor's tool: argv only, no shell, a minimal environment, no standard input.
 
     A lock file per device is held by the tool itself, which inherits its descriptor: if the
@@ -55,14 +54,35 @@ class CommandProgrammer:
     on_host = True
     drain_seconds = math.inf
 
-    def __init__(self, settings: Settings) -> None:
-        """Raises ``Invalid`` if a word of the commands has an unknown placeholder."""
+    def __init__(self, settings: CommandProgrammer, catalog: Catalog | None = None) -> None:
+        """Raises ``Invalid`` if the commands have an unknown placeholder.
+
+        With a catalog, also if they need what one of its devices or functions does not say.
+        """
         for word in (*settings.program, *(settings.read or ())):
             unknown = set(_PLACEHOLDER.findall(word)) - _KNOWN
             if unknown:
                 raise Invalid(f"{word}: unknown placeholder {{{min(unknown)}}}")
         self._settings = settings
         self._home = Path(settings.lock_dir)
+        if catalog is not None:
+            self._check(catalog)
+
+    def _check(self, catalog: Catalog) -> None:
+        """Everything that may be programmed gives a whole command."""
+        ours = {m.name for m in catalog.models.values() if self._is_of(catalog, m.programmer)}
+        devices = [device for device in catalog.devices if device.model in ours]
+        functions = [f for f in catalog.functions.values() if ours.intersection(f.fits)]
+        try:
+            for device in devices:
+                _argv(self._settings.read or (), device, None)
+            for function in functions if devices else []:
+                _argv(self._settings.program, devices[0], function)
+        except Refuse as error:
+            raise Invalid(error.message) from error
+
+    def _is_of(self, catalog: Catalog, programmer: str) -> bool:
+        return catalog.programmers[programmer] == self._settings
 
     def stage(self, device: Device, function: Function) -> None:
         """Check that the command can be made; the tool itself fetches what ``{image}`` names."""
@@ -179,7 +199,8 @@ def _argv(words: tuple[str, ...], device: Device, function: Function | None) -> 
     def value(match: re.Match[str]) -> str:
         found = values.get(match[1])
         if not found:
-            raise Refuse(f"the command needs {{{match[1]}}}, which is not set for {device.name}")
+            of = device.name if function is None else f"{device.name} with {function.name}"
+            raise Refuse(f"the command needs {{{match[1]}}}, which is not set for {of}")
         return found
 
     return [_PLACEHOLDER.sub(value, word) for word in words]

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from changeover.models.catalog import Device, Function
+from changeover.models.catalog import Catalog, Device, Function
 from changeover.models.errors import NotFound, Refuse
 from changeover.worker.ports.programmer import Outcome, ProgramResult, Reading
-from changeover.worker.simulator.cards import Cards
+from changeover.worker.simulator.cards import SimulatedCards
 
 
-class SimulatedProgrammer:
+class SimulatedDriver:
     """Programs the simulated cards in the calling process: a killed caller ends the call."""
 
     on_host = False
 
-    def __init__(self, cards: Cards, *, drain_seconds: float = 900.0) -> None:
+    def __init__(self, cards: SimulatedCards, catalog: Catalog | None = None) -> None:
+        """With a catalog, calls are over within twice the longest time that it expects."""
+        functions = catalog.functions.values() if catalog is not None else ()
+        self.drain_seconds = 60.0 + 2 * max((f.seconds for f in functions), default=60.0)
         self._cards = cards
-        self.drain_seconds = drain_seconds
 
     def stage(self, device: Device, function: Function) -> None:
         """Check the artifact; ``Refuse`` if it is not as described or does not fit the device."""

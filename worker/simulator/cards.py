@@ -113,7 +113,7 @@ class _State:
     late: _Late | None = None
 
 
-class Cards:
+class SimulatedCards:
     """All simulated cards of one directory. Safe for several threads and processes."""
 
     def __init__(self, root: Path, clock: Clock) -> None:
