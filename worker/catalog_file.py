@@ -23,7 +23,12 @@ MAX_NODES = 400_000
 
 MAX_DEPTH = 20
 
-_WORDS = {"extra_forbidden": "there is no such field", "missing": "is missing"}
+_WORDS = {
+    "extra_forbidden": "there is no such field",
+    "missing": "is missing",
+    "model_type": "must be a mapping",
+    "dict_type": "must be a mapping",
+}
 
 Path_ = tuple[str | int, ...]
 Place = tuple[int, int]
@@ -74,8 +79,10 @@ class _Document:
             self.problems.append((self._place(known), f"{_dotted(field_)}: {said}"))
             return
         for part in said.split("; "):
-            text = part.partition(": ")[0]
-            self.problems.append((self._place(self._named(text)), part))
+            text, colon, _ = part.partition(": ")
+            self.problems.append(
+                (self._place(self._named(text)), part if colon else f"the file: {part}")
+            )
 
     def invalid(self) -> Invalid:
         """All problems in order of lines."""
