@@ -142,11 +142,11 @@ def the_world(settings: Settings) -> World:
     with _lock:
         world = _worlds.get(os.getpid())
         if world is None:
-            from changeover.worker.app import app  # noqa: PLC0415 - the app imports this module
+            from changeover.worker.celery_app import make_app  # noqa: PLC0415 - it imports this
             from changeover.worker.courier import Courier  # noqa: PLC0415 - see above
 
             world = make_world(settings)
-            world.database.courier = Courier(app, world.clock)
+            world.database.courier = Courier(make_app(settings), world.clock)
             _worlds.clear()
             _worlds[os.getpid()] = world
         return world

@@ -308,7 +308,7 @@ class CarryOut:
         return fence
 
     def _settle(self, job: Job) -> Changeover:
-        """The settle time is over: is it still closed, and still idle?"""
+        """Look once the settle time is over: still closed, and still idle."""
         try:
             self._stop_if_cancelled(job)
             self._still_ours(job)
@@ -340,7 +340,7 @@ class CarryOut:
         job = job.at(sent)
         driver = self.world.programmer(job.device)
         try:
-            result = driver.program(job.device, job.function, token)
+            result = driver.program(job.device, job.function, token, lambda: self._entitled(sent))
         except Busy:
             with self.world.database.write() as tx:
                 job = job.at(
@@ -349,10 +349,22 @@ class CarryOut:
             raise
         return self._programmed(job, result)
 
+    def _entitled(self, sent: Changeover) -> bool:
+        """Whether this call is still the one that the database knows of."""
+        with self.world.database.read() as tx:
+            now = tx.changeovers.get(sent.id)
+        return (
+            now is not None
+            and (now.state, now.token) == (sent.state, sent.token)
+            and now.lease_owner == sent.lease_owner
+        )
+
     def _programmed(self, job: Job, result: ProgramResult) -> Changeover:
         log.info("program.result", outcome=result.outcome, detail=result.detail[:200])
         if result.outcome is Outcome.PROGRAMMED:
             return self._to_verifying(job)
+        if result.outcome is Outcome.SUPERSEDED:
+            raise Reread(f"changeover {job.changeover.id} was taken over before it was sent")
         if result.outcome is Outcome.UNKNOWN:
             return self._after_unknown(job)
         return self._after_failure(job, result.detail)
@@ -377,8 +389,8 @@ class CarryOut:
         sent_at = job.changeover.sent_at or 0.0
         now = self.world.clock.now()
         drained = sent_at + driver.drain_seconds
-        # The lock alone does not prove a call dead before it was made: its sender may have been
-        # paused between journal and call. The lease says that no sender holds this row.
+        # A sender that was paused between journal and call holds no lock yet; but it asks whether
+        # it is still entitled once it holds it, and this worker's lease says that it is not.
         if reading.busy is not False and now < drained:
             with self.world.database.write() as tx:
                 return tx.changeovers.note(

@@ -26,7 +26,9 @@ from changeover.models.states import (
     TaskState,
 )
 from changeover.policies.choose import choose
-from changeover.worker.gather import Gathered, Judged, gather
+from changeover.worker.absorb import absorb
+from changeover.worker.demand import Judged
+from changeover.worker.gather import Gathered, gather
 from changeover.worker.plan_json import inputs_as_json, plan_as_json
 from changeover.worker.queues import ADVANCE, ADVANCE_QUEUE, BOOT_QUEUE, JUDGE, REBOOT
 from changeover.worker.store import Tx
@@ -49,6 +51,7 @@ def judge(world: World, *, floors: bool = False) -> int:
         if not _acquire(world):
             return rounds
         try:
+            absorb(world)
             gathered = gather(world, floors=floors)
             plan = choose(gathered.inputs)
             _apply(world, gathered, plan)

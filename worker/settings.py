@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -60,6 +60,9 @@ class Settings(BaseSettings):
         description="where Nova publishes (amqp://… of the cloud); default: broker_url",
     )
     notification_exchange: str = Field(default="nova", description="Nova's control exchange")
+    notification_exchange_durable: bool = Field(
+        default=False, description="true where Nova runs with amqp_durable_queues"
+    )
     notification_topics: tuple[str, ...] = Field(
         default=("versioned_notifications",), description="versioned topics; never legacy ones"
     )
@@ -144,6 +147,17 @@ class Settings(BaseSettings):
             )
             raise ValueError(msg)
         return self
+
+    @field_validator("notification_topics")
+    @classmethod
+    def _versioned_only(cls, topics: tuple[str, ...]) -> tuple[str, ...]:
+        if not topics or any(t in {"notifications", "#", "*", ""} for t in topics):
+            msg = (
+                "name versioned topics only: legacy notifications carry their tenants' tokens "
+                "and must not be consumed"
+            )
+            raise ValueError(msg)
+        return topics
 
     @classmethod
     def settings_customise_sources(

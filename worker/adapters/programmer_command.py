@@ -18,7 +18,13 @@ from typing import IO
 from changeover.models.catalog import Catalog, CommandProgrammer, Device, Function
 from changeover.models.errors import Busy, Invalid, Refuse
 from changeover.worker import flock
-from changeover.worker.ports.programmer import Outcome, ProgramResult, Reading
+from changeover.worker.ports.programmer import (
+    Entitled,
+    Outcome,
+    ProgramResult,
+    Reading,
+    always,
+)
 
 DETAIL_CHARACTERS = 2_000
 """How much of the tool's output is kept: the last part, where tools say what went wrong."""
@@ -88,7 +94,9 @@ class CommandDriver:
         """Check that the command can be made; the tool itself fetches what ``{image}`` names."""
         _argv(self._settings.program, device, function)
 
-    def program(self, device: Device, function: Function, token: str) -> ProgramResult:
+    def program(
+        self, device: Device, function: Function, token: str, entitled: Entitled = always
+    ) -> ProgramResult:
         """See :class:`~changeover.worker.ports.programmer.Programmer`.
 
         ``UNKNOWN`` where a part of the tool may still be running. A timeout is never a success,
@@ -100,6 +108,8 @@ class CommandDriver:
             return ProgramResult(Outcome.FAILED, error.message)
         limit = self._settings.timeout_seconds
         with self._alone(device) as lock, self._log(device) as log:
+            if not entitled():
+                return ProgramResult(Outcome.SUPERSEDED)
             streams = _Streams(log, log, lock)
             status = _run(argv, streams, limit, {"CHANGEOVER_TOKEN": token})
             detail = _tail(log)

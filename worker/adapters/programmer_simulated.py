@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from changeover.models.catalog import Catalog, Device, Function
 from changeover.models.errors import NotFound, Refuse
-from changeover.worker.ports.programmer import Outcome, ProgramResult, Reading
+from changeover.worker.ports.programmer import (
+    Entitled,
+    Outcome,
+    ProgramResult,
+    Reading,
+    always,
+)
 from changeover.worker.simulator.cards import SimulatedCards
 
 
@@ -30,10 +36,14 @@ class SimulatedDriver:
                 sha256=function.artifact.sha256,
             )
 
-    def program(self, device: Device, function: Function, token: str) -> ProgramResult:
+    def program(
+        self, device: Device, function: Function, token: str, entitled: Entitled = always
+    ) -> ProgramResult:
         """See :class:`~changeover.worker.ports.programmer.Programmer`."""
         try:
-            return self._cards.program(device.name, function.name, token, function.seconds)
+            return self._cards.program(
+                device.name, function.name, token, function.seconds, entitled
+            )
         except NotFound as error:
             return ProgramResult(Outcome.FAILED, error.message)
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from changeover.models.catalog import Device, Function
+
+Entitled = Callable[[], bool]
+
+
+def always() -> bool:
+    """Whoever calls may send: for callers that nobody can take over from."""
+    return True
 
 
 class Outcome(StrEnum):
@@ -15,6 +23,8 @@ class Outcome(StrEnum):
     PROGRAMMED = "programmed"
     FAILED = "failed"
     UNKNOWN = "unknown"
+    SUPERSEDED = "superseded"
+    """Nothing was sent: by the time that the device was free, the caller was entitled no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +63,14 @@ class Programmer(Protocol):
         """Fetch and check the artifact ahead of programming. Refuse if it is not as described."""
         ...
 
-    def program(self, device: Device, function: Function, token: str) -> ProgramResult:
+    def program(
+        self, device: Device, function: Function, token: str, entitled: Entitled = always
+    ) -> ProgramResult:
         """Program ``device`` with ``function``; blocks until it is known or given up.
+
+        ``entitled`` is asked last, when the device's lock is held and before anything is sent: a
+        caller that was paused for longer than its lease must not send what another has taken
+        over meanwhile. A driver without a lock asks right before it sends.
 
         ``token`` names this call (changeover and attempt) in the device's own journal, where it
         has one. Never raises for what the tool does: that is a result. Raises ``Busy`` if an

@@ -24,7 +24,13 @@ from typing import Any, Literal
 from changeover.models.errors import Busy, NotFound
 from changeover.worker import flock
 from changeover.worker.ports.clock import Clock
-from changeover.worker.ports.programmer import Outcome, ProgramResult, Reading
+from changeover.worker.ports.programmer import (
+    Entitled,
+    Outcome,
+    ProgramResult,
+    Reading,
+    always,
+)
 
 PROBE_SECONDS = 0.1
 """How long a call waits for the lock before it is busy: a probe holds it for microseconds."""
@@ -210,12 +216,21 @@ class SimulatedCards:
 
     # ------------------------------------------------------------ programming
 
-    def program(self, device: str, function: str, token: str, seconds: float) -> ProgramResult:
+    def program(
+        self,
+        device: str,
+        function: str,
+        token: str,
+        seconds: float,
+        entitled: Entitled = always,
+    ) -> ProgramResult:
         """Program the device, which takes about ``seconds``; raises ``Busy`` if a call runs."""
         late = self._settled(device).late
         if late is not None:
             raise Busy(f"{device}: an earlier call is still at work", device=device)
         with flock.hold(self._home(device) / "lock", wait_seconds=PROBE_SECONDS):
+            if not entitled():
+                return ProgramResult(Outcome.SUPERSEDED)
             state = self._begin(device, function, token)
             behaviour = self._behaviour()
             chance = Random(f"{behaviour.seed}:{device}:{state.calls}")  # noqa: S311 - a simulation

@@ -52,6 +52,11 @@ class Boots:
         )
         return None if row is None else Boot(**row)
 
+    def of_successor(self, server: str) -> Boot | None:
+        """The boot whose successor this is."""
+        row = self.session.row(select(BootRow.__table__).where(BootRow.successor == server))
+        return None if row is None else Boot(**row)
+
     def in_states(
         self, states: Iterable[BootState], *, wake_before: float | None = None, limit: int = 100_000
     ) -> list[Boot]:

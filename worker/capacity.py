@@ -1,0 +1,225 @@
+"""Capacity: what every device is, offers and may become, read from the database and Placement."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from changeover.models.boot import BootPromise
+from changeover.models.catalog import Device, Function
+from changeover.models.changeover import Changeover
+from changeover.models.placement import Candidates
+from changeover.models.planning import Budgets, DeviceView
+from changeover.models.reasons import Reason
+from changeover.models.states import CHANGEOVER_MOVING, ChangeoverState
+from changeover.policies.offer import class_of, slots_of
+from changeover.worker.store.devices import DeviceRecord, by_provider
+from changeover.worker.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The database's side, read in one snapshot."""
+
+    records: Mapping[str, DeviceRecord]
+    live: Mapping[str, Changeover]
+    promises: Sequence[BootPromise]
+    stopped: Mapping[str, Reason]
+    fenced: frozenset[str]
+    started_last_hour: int
+    paused: str | None
+
+    @property
+    def promised(self) -> Counter[str]:
+        """Slots of each device that are promised to boots that have not taken them yet."""
+        slots = Counter[str]()
+        for promise in self.promises:
+            slots[promise.device] += promise.slots
+        return slots
+
+
+def read_ledger(world: World, now: float) -> Ledger:
+    """Read the database's side."""
+    with world.database.read() as tx:
+        paused = tx.switches.get("pause")
+        return Ledger(
+            records=by_provider(tx.devices.all()),
+            live={c.device: c for c in tx.changeovers.live()},
+            promises=tx.boots.promises(),
+            stopped=tx.functions.stopped(),
+            fenced=frozenset(fence.provider for fence in tx.fences.all()),
+            started_last_hour=tx.changeovers.started_since(now - 3600.0),
+            paused=str(paused["why"]) if paused and paused.get("on") else None,
+        )
+
+
+class Capacity:
+    """The devices of the catalog as they are now. ``idle`` holds providers with no slot in use."""
+
+    def __init__(self, world: World, ledger: Ledger, now: float) -> None:
+        self.world = world
+        self.ledger = ledger
+        self.now = now
+        self.idle = self._list_idle()
+
+    def _function(self, device: Device) -> Function | None:
+        record = self.ledger.records.get(device.provider)
+        return self.world.catalog.functions.get(record.function or "") if record else None
+
+    def _list_idle(self) -> frozenset[str]:
+        """Ask for the whole capacity of each kind of device: that lists exactly the idle ones.
+
+        One call for each class and size, however many devices there are.
+        """
+        sizes: set[tuple[str, int]] = set()
+        for device in self.world.catalog.devices:
+            model = self.world.model(device)
+            function = self._function(device)
+            slots = slots_of(function, model)
+            known = device.provider in self.ledger.records
+            if not known or device.provider in self.ledger.live or slots == 0:
+                continue
+            rc = class_of(function, model) if function is not None else model.resource_class
+            if rc is not None:
+                sizes.add((rc, slots))
+        listed = self.world.concurrently(
+            lambda size: self.world.placement.providers(resources={size[0]: size[1]}),
+            sorted(sizes),
+        )
+        return frozenset(provider.uuid for providers in listed for provider in providers)
+
+    def views(self, answers: Sequence[Candidates]) -> tuple[DeviceView, ...]:
+        """Every device for the planner; ``answers`` show free slots of devices in part use."""
+        free = self._free_slots(answers)
+        return tuple(
+            self._view(device, free.get(device.provider, 0))
+            for device in self.world.catalog.devices
+        )
+
+    def _free_slots(self, answers: Sequence[Candidates]) -> dict[str, int]:
+        """Free slots that are promised to nobody, of the devices that were seen to have any."""
+        free: dict[str, int] = {}
+        for device in self.world.catalog.devices:
+            model = self.world.model(device)
+            function = self._function(device)
+            if device.provider in self.idle:
+                free[device.provider] = slots_of(function, model)
+            rc = class_of(function, model) if function is not None else model.resource_class
+            if rc is None:
+                continue
+            for answer in answers:
+                summary = answer.summaries.get(device.provider)
+                if summary is not None and rc in summary.capacity:
+                    free[device.provider] = summary.capacity[rc] - summary.used.get(rc, 0)
+        promised = self.ledger.promised
+        return {uuid: max(0, n - promised[uuid]) for uuid, n in free.items()}
+
+    def _view(self, device: Device, free: int) -> DeviceView:
+        record = self.ledger.records.get(device.provider)
+        model = self.world.model(device)
+        live = self.ledger.live.get(device.provider)
+        changed_at = (record and record.changed_at) or 0.0
+        becoming: str | None = None
+        ready_in = 0.0
+        if live is not None:
+            free = 0
+            if live.state in CHANGEOVER_MOVING and live.state is not ChangeoverState.UNFENCING:
+                becoming = live.to_function
+                function = self.world.catalog.functions.get(becoming)
+                free = slots_of(function, model) - self.ledger.promised[device.provider]
+                ready_in = 0.0 if function is None else function.seconds
+        return DeviceView(
+            uuid=device.provider,
+            name=device.name,
+            host=device.host,
+            model=device.model,
+            mode=model.mode,
+            function=record.function if record else None,
+            free=max(0, free),
+            becoming=becoming,
+            ready_in=ready_in,
+            blocked=self.blocked(device),
+            programs=record.programs if record else 0,
+            idle_seconds=max(0.0, self.now - changed_at),
+            traits=frozenset(model.traits),
+        )
+
+    def blocked(self, device: Device) -> Reason | None:
+        """Why the device may not be programmed now, if so."""
+        record = self.ledger.records.get(device.provider)
+        if device.pinned:
+            return Reason("device.pinned", f"{device.name} is pinned in the catalog")
+        if (live := self.ledger.live.get(device.provider)) is not None:
+            return _changing(device, live)
+        if record is None or record.read_at is None:
+            return Reason("device.unread", f"{device.name} has not been read from Placement yet")
+        return record.trouble or self._in_use(device) or self._dwelling(device, record)
+
+    def _in_use(self, device: Device) -> Reason | None:
+        """Its own slots, and those of everything that programming it resets."""
+        for other in self.world.reset_with(device):
+            mine = other.provider == device.provider
+            if not mine and other.provider in self.ledger.fenced:
+                return Reason(
+                    "device.card_changing", f"{other.name} on the same card is being programmed"
+                )
+            if slots_of(self._function(other), self.world.model(other)) == 0:
+                continue
+            if other.provider not in self.idle:
+                also = "" if mine else f", and programming {device.name} resets it"
+                return Reason(
+                    "device.in_use", f"{other.name} is in use{also}", {"device": other.name}
+                )
+        if self.ledger.promised[device.provider]:
+            return Reason("device.promised", f"slots of {device.name} are promised to boots")
+        return None
+
+    def _dwelling(self, device: Device, record: DeviceRecord) -> Reason | None:
+        dwell = self.world.settings.dwell_seconds
+        if record.changed_at is None or self.now - record.changed_at >= dwell:
+            return None
+        return Reason(
+            "device.dwelling",
+            f"{device.name} was programmed {self.now - record.changed_at:.0f} s ago and keeps its "
+            f"function for {dwell:.0f} s",
+        )
+
+    def budgets(self, views: Sequence[DeviceView]) -> Budgets:
+        """What may be started now: the settings' bounds less what is under way."""
+        settings = self.world.settings
+        moving = [c for c in self.ledger.live.values() if c.state in CHANGEOVER_MOVING]
+        left: list[int] = []
+        if settings.max_changeovers is not None:
+            left.append(settings.max_changeovers - len(moving))
+        if settings.max_changeovers_per_hour is not None:
+            left.append(settings.max_changeovers_per_hour - self.ledger.started_last_hour)
+        per_host = settings.max_changeovers_per_host
+        per_function = settings.max_changeovers_per_function
+        on_host = Counter(c.host for c in moving)
+        to_function = Counter(c.to_function for c in moving)
+        function_left = _left(per_function, to_function)
+        for name, pool in self.world.catalog.pools.items():
+            if pool.max_devices is not None:
+                have = sum(1 for view in views if name == (view.becoming or view.function))
+                room = max(0, pool.max_devices - have)
+                function_left[name] = min(room, function_left.get(name, room))
+        return Budgets(
+            total=max(0, min(left)) if left else None,
+            per_host=per_host,
+            per_function=per_function,
+            host_left=_left(per_host, on_host),
+            function_left=function_left,
+        )
+
+
+def _left(bound: int | None, taken: Mapping[str, int]) -> dict[str, int]:
+    return {} if bound is None else {key: max(0, bound - n) for key, n in taken.items()}
+
+
+def _changing(device: Device, live: Changeover) -> Reason:
+    if live.state is ChangeoverState.QUARANTINED:
+        text = f"{device.name} is quarantined: {live.reason.text}"
+        return Reason("device.quarantined", text, {"changeover": live.id})
+    text = f"{device.name} is being programmed with {live.to_function} ({live.state})"
+    return Reason("device.changing", text, {"changeover": live.id})

@@ -1,0 +1,233 @@
+"""Demand: what waits, taken apart by class, and what Placement says about each class."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from changeover.models.boot import Boot
+from changeover.models.placement import Candidates, RequestGroup, ResourceRequest
+from changeover.models.planning import DemandClass, DeviceView, Need
+from changeover.models.task import Task
+from changeover.policies.offer import class_of
+from changeover.policies.understand import Understanding, understand
+from changeover.policies.weigh import Fairness, weight
+from changeover.worker.world import World
+
+TASK_WEIGHT = 100.0
+"""An operator's wish of priority 1 comes before any boot."""
+
+FLOOR_WEIGHT = 0.2
+"""A floor's slot comes after any boot; each further slot counts a little less."""
+
+CANDIDATES_LIMIT = 1000
+"""Allocation candidates asked for at once, as Nova's own default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One equivalence class of waiting boots, and what Placement says about it."""
+
+    boots: tuple[Boot, ...]
+    understanding: Understanding
+    now: Candidates
+    hosts: Mapping[str, int] | None
+    elsewhere: frozenset[str]
+
+    @property
+    def key(self) -> str:
+        """The class's key."""
+        return self.boots[0].request_key
+
+
+def classes_of(boots: Sequence[Boot]) -> list[list[Boot]]:
+    """Boots by equivalence class: equal requests are judged once."""
+    groups: dict[tuple[str, str | None], list[Boot]] = defaultdict(list)
+    for boot in boots:
+        groups[boot.request_key, boot.device_profile].append(boot)
+    return list(groups.values())
+
+
+def judge_class(world: World, boots: list[Boot]) -> Judged:
+    """Ask Placement the full request, and the request without what programming gives."""
+    request = boots[0].request
+    understanding = understand(request, world.catalog)
+    known = {device.provider for device in world.catalog.devices}
+    now = (
+        world.placement.candidates(request, CANDIDATES_LIMIT)
+        if request.groups
+        else Candidates((), {})
+    )
+    # The oldest go first where only some fit: the order that they came in.
+    elsewhere = boots[: _fits_elsewhere(request, now, known, understanding)]
+    hosts: Mapping[str, int] | None = None
+    if not understanding.nobody and understanding.relaxed.groups:
+        relaxed = world.placement.candidates(understanding.relaxed, CANDIDATES_LIMIT)
+        hosts = _rooms(world, understanding.relaxed, relaxed)
+    elif understanding.relaxed.hosts is not None:
+        hosts = {host: len(boots) for host in understanding.relaxed.hosts}
+    return Judged(tuple(boots), understanding, now, hosts, frozenset(boot.id for boot in elsewhere))
+
+
+def _fits_elsewhere(
+    request: ResourceRequest, now: Candidates, known: set[str], understanding: Understanding
+) -> int:
+    """How many such boots fit at once without any device of the catalog.
+
+    Where the catalog's devices are part of every candidate, the planner counts their free slots;
+    here only what it cannot see is counted.
+    """
+    roots = {
+        now.summaries[uuid].root
+        for candidate in now.candidates
+        if not known.intersection(candidate.allocations)
+        for uuid in candidate.allocations
+    }
+    if not roots:
+        return 0
+    per_root = _room_by_root(request, now)
+    fits = sum(per_root.get(root, 0) for root in roots)
+    return fits if understanding.nobody else max(1, min(fits, len(roots)))
+
+
+def _room_by_root(request: ResourceRequest, found: Candidates) -> dict[str, int]:
+    """How many times each tree could take the request, going by its free capacity alone."""
+    asked = Counter[str]()
+    for group in request.groups:
+        asked.update(group.resources)
+    free: dict[str, Counter[str]] = defaultdict(Counter)
+    for summary in found.summaries.values():
+        for rc, capacity in summary.capacity.items():
+            free[summary.root][rc] += max(0, capacity - summary.used.get(rc, 0))
+    roots = found.roots
+    return {
+        root: min((free[root][rc] // n for rc, n in asked.items() if n > 0), default=0)
+        for root in roots
+    }
+
+
+def _rooms(world: World, relaxed: ResourceRequest, found: Candidates) -> dict[str, int]:
+    """Host name -> how many boots its tree could take besides the device."""
+    if not found.candidates:
+        return {}
+    names = world.host_names(found.roots)
+    ours = {device.host for device in world.catalog.devices}
+    rooms = _room_by_root(relaxed, found)
+    return {names[root]: n for root, n in rooms.items() if n > 0 and names.get(root) in ours}
+
+
+def floor_requests(world: World) -> list[ResourceRequest]:
+    """What shows the free slots of every function that has a floor."""
+    requests = {}
+    for name, pool in world.catalog.pools.items():
+        function = world.catalog.functions[name]
+        for model in function.fits if pool.min_free > 0 else ():
+            rc = class_of(function, world.catalog.models[model])
+            group = RequestGroup(resources={rc: 1}, required=frozenset(function.traits))
+            requests[name, rc] = ResourceRequest(groups=(group,))
+    return list(requests.values())
+
+
+def boot_demands(world: World, judged: Sequence[Judged], now: float) -> list[DemandClass]:
+    """Waiting boots as demand, each with its weight."""
+    fairness = Fairness(world.settings.ageing_seconds, dict(world.settings.project_shares))
+    ahead = Counter[str]()
+    demands = []
+    for judgement in judged:
+        units = []
+        for boot in judgement.boots:
+            if boot.id in judgement.elsewhere:
+                continue
+            units.append(
+                (
+                    weight(
+                        priority=boot.priority,
+                        age=now - boot.failed_at,
+                        project=boot.project,
+                        ahead=ahead[boot.project],
+                        fairness=fairness,
+                    ),
+                    boot.id,
+                )
+            )
+            ahead[boot.project] += 1
+        units.sort(key=lambda unit: -unit[0])
+        if judgement.understanding.nobody or not units:
+            continue
+        demands.append(
+            DemandClass(
+                key=judgement.key,
+                kind="boot",
+                needs=judgement.understanding.needs,
+                weights=tuple(w for w, _ in units),
+                subjects=tuple(subject for _, subject in units),
+                hosts=judgement.hosts,
+                devices=_devices_of(world, judgement.understanding),
+                preferred=judgement.boots[0].request.preferred,
+            )
+        )
+    return demands
+
+
+def _devices_of(world: World, understanding: Understanding) -> frozenset[str] | None:
+    """The devices of the models that the request allows; ``None`` if functions say enough."""
+    fits = {
+        model
+        for need in understanding.needs
+        for name in need.functions
+        for model in world.catalog.functions[name].fits
+    }
+    if fits == understanding.models:
+        return None
+    return frozenset(d.provider for d in world.catalog.devices if d.model in understanding.models)
+
+
+def task_demands(
+    world: World,
+    tasks: Iterable[Task],
+    under_way: Mapping[str, int],
+    devices: Sequence[DeviceView],
+) -> list[DemandClass]:
+    """What operators' tasks still lack; ``under_way`` counts their changeovers by task."""
+    demands = []
+    for task in tasks:
+        missing = task.count - task.done - under_way.get(task.id, 0)
+        if missing <= 0 or task.function not in world.catalog.functions:
+            continue
+        if task.device is not None:
+            where = frozenset({task.device})
+        else:
+            where = frozenset(
+                d.uuid
+                for d in devices
+                if (task.host is None or d.host == task.host)
+                and task.function not in {d.function, d.becoming}
+            )
+        demands.append(
+            DemandClass(
+                key=f"task:{task.id}",
+                kind="task",
+                needs=(Need((task.function,)),),
+                weights=(TASK_WEIGHT * task.priority,) * missing,
+                subjects=(task.id,) * missing,
+                devices=where,
+                whole_devices=True,
+            )
+        )
+    return demands
+
+
+def floor_demands(world: World) -> list[DemandClass]:
+    """The floors of the pools, slot by slot."""
+    return [
+        DemandClass(
+            key=f"floor:{name}",
+            kind="floor",
+            needs=(Need((name,)),),
+            weights=tuple(FLOOR_WEIGHT / (1.0 + k / pool.min_free) for k in range(pool.min_free)),
+            subjects=(name,) * pool.min_free,
+        )
+        for name, pool in world.catalog.pools.items()
+        if pool.min_free > 0
+    ]

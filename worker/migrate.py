@@ -1,0 +1,57 @@
+"""Migrations: bring a database to the schema of this version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from changeover.models.errors import AskOperator
+from changeover.worker.store import Database
+from changeover.worker.store.engine import engine_for
+
+MIGRATIONS = Path(__file__).resolve().parent / "migrations"
+
+
+def _config(url: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["url"] = url
+    return config
+
+
+def upgrade(url: str, revision: str = "head") -> tuple[str | None, str | None]:
+    """Upgrade the database; returns the revisions before and after."""
+    before = current(url)
+    command.upgrade(_config(url), revision)
+    return before, current(url)
+
+
+def current(url: str) -> str | None:
+    """The revision that the database is at; ``None`` for an empty one."""
+    engine = engine_for(url)
+    try:
+        with engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    finally:
+        engine.dispose()
+
+
+def head() -> str | None:
+    """The revision that this version needs."""
+    return ScriptDirectory.from_config(_config("sqlite://")).get_current_head()
+
+
+def require_current(database: Database) -> None:
+    """Raise :class:`AskOperator` unless the database has this version's schema."""
+    found, wanted = current(database.url), head()
+    if found != wanted:
+        raise AskOperator(
+            f"the database is at revision {found or 'none'}, this version needs {wanted}: "
+            "run `changeover db upgrade`",
+            found=found,
+            wanted=wanted,
+        )

@@ -1,0 +1,225 @@
+"""``changeover up``: every process of a deployment under one parent, restarted when it dies.
+
+What the settings do not name is started here: the broker, Placement and the simulated cloud.
+Stopping is orderly: first what takes work in, then the workers, which hand over what they hold
+(every step is committed, so another worker goes on where they stopped), then the services.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from changeover.models.errors import Busy, ChangeoverError
+from changeover.worker import flock
+from changeover.worker.bootstrap import make_world, open_database
+from changeover.worker.embedded.broker import start_broker
+from changeover.worker.embedded.child import Child, start_child
+from changeover.worker.embedded.placement_service import start_placement
+from changeover.worker.migrate import upgrade
+from changeover.worker.queues import CENTRAL_QUEUES, host_queue
+from changeover.worker.refresh import refresh, sync_catalog
+from changeover.worker.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS = 0.5
+FIRST_RESTART_SECONDS = 0.5
+MOST_RESTART_SECONDS = 30.0
+STEADY_SECONDS = 60.0
+"""A process that lived so long starts again without delay."""
+
+WORKER_STOP_SECONDS = 20.0
+STOP_SECONDS = 10.0
+
+Start = Callable[[], Child]
+
+
+@dataclass(slots=True)
+class Process:
+    """One supervised process. ``stop_seconds``: how long it may take to end by itself."""
+
+    name: str
+    start: Start
+    stop_seconds: float
+    child: Child | None = None
+    started_at: float = 0.0
+    failures: int = 0
+    due_at: float = 0.0
+
+    def ensure(self, now: float) -> None:
+        """Start it if it is not running and its back-off is over."""
+        if self.child is not None:
+            status = self.child.poll()
+            if status is None:
+                return
+            steady = now - self.started_at >= STEADY_SECONDS
+            self.failures = 1 if steady else self.failures + 1
+            wait = min(MOST_RESTART_SECONDS, FIRST_RESTART_SECONDS * 2.0 ** (self.failures - 1))
+            self.due_at = now + wait
+            self.child = None
+            log.error("up.process_ended", process=self.name, status=status, restart_in=wait)
+        if now >= self.due_at:
+            self.child = self.start()
+            self.started_at = now
+            log.info("up.process_started", process=self.name, pid=self.child.pid)
+
+    def stop(self) -> None:
+        """Ask it to end, and see to it that it does."""
+        if self.child is not None:
+            status = self.child.stop(self.stop_seconds)
+            log.info("up.process_stopped", process=self.name, status=status)
+            self.child = None
+
+
+class Supervisor:
+    """Starts, watches and stops. ``settings`` may leave anything to the embedded defaults."""
+
+    def __init__(self, settings: Settings, *, echo_logs: bool = True) -> None:
+        self.settings = settings
+        self.echo_logs = echo_logs
+        self.env = dict(os.environ)
+        self.processes: list[Process] = []
+        self.stopping = threading.Event()
+        self._services = contextlib.ExitStack()
+
+    def start(self) -> Settings:
+        """Start everything; returns the settings with what was filled in.
+
+        Raises :class:`Busy` if another supervisor runs on the same state directory.
+        """
+        self.settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self._services.enter_context(flock.hold(self.settings.state_dir / "up.lock"))
+        except Busy as exc:
+            raise Busy(
+                f"`changeover up` runs on {self.settings.state_dir} already: stop it, or set "
+                "another state_dir"
+            ) from exc
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self.settings
+
+    def _start(self) -> None:
+        settings = self.settings
+        if settings.broker_url is None:
+            broker = self._services.enter_context(start_broker(settings.state_dir / "broker"))
+            self._fill_in(broker_url=broker.url)
+            log.info("up.embedded_broker", pid=broker.pid)
+        if settings.cloud is None and settings.placement_endpoint is None:
+            placement = self._services.enter_context(
+                start_placement(settings.state_dir / "placement")
+            )
+            self._fill_in(placement_endpoint=placement.url)
+            log.info("up.embedded_placement", pid=placement.pid, url=placement.url)
+        database = open_database(self.settings)
+        before, after = upgrade(database.url)
+        if before != after:
+            log.info("up.database_upgraded", before=before, after=after)
+        database.dispose()
+        if settings.cloud is None and settings.catalog is None:
+            self._build_cloud()
+        world = make_world(self.settings)
+        sync_catalog(world)
+        refresh(world)
+        world.database.dispose()
+        self._celery()
+
+    def _fill_in(self, **values: str) -> None:
+        """What was started is what the processes below are to use."""
+        data = {**dict(self.settings), **values}
+        self.settings = Settings(**data)
+        for name, value in values.items():
+            self.env[f"CHANGEOVER_{name.upper()}"] = value
+        self.env["CHANGEOVER_STATE_DIR"] = str(self.settings.state_dir)
+
+    def _build_cloud(self) -> None:
+        from changeover.worker.simulator.cloud import build_cloud  # noqa: PLC0415 - embedded only
+
+        path = build_cloud(self.settings)
+        self._fill_in(catalog=str(path))
+
+    def _celery(self) -> None:
+        settings = self.settings
+        queues = [*CENTRAL_QUEUES, *([host_queue(settings.host)] if settings.host else [])]
+        celery = [sys.executable, "-m", "celery", "-A", "changeover.worker.app"]
+        worker = [
+            *celery, "worker",
+            "--queues", ",".join(queues),
+            "--concurrency", str(settings.worker_concurrency),
+            "--without-gossip", "--without-mingle", "--without-heartbeat",
+        ]  # fmt: skip
+        listener = [sys.executable, "-m", "changeover.worker.listener"]
+        self._add("worker", worker, WORKER_STOP_SECONDS, REMAP_SIGTERM="SIGQUIT")
+        self._add("beat", [*celery, "beat"], STOP_SECONDS)
+        self._add("listener", listener, STOP_SECONDS)
+        for process in self.processes:
+            process.ensure(time.monotonic())
+
+    def _add(self, name: str, argv: list[str], stop_seconds: float, **env: str) -> None:
+        log_path: Path | None = None
+        if not self.echo_logs:
+            log_path = self.settings.state_dir / f"{name}.log"
+
+        def start() -> Child:
+            return start_child(argv, name=name, env={**self.env, **env}, log_path=log_path)
+
+        self.processes.append(Process(name, start, stop_seconds))
+
+    def watch(self) -> None:
+        """Restart what dies, until :attr:`stopping` is set."""
+        while not self.stopping.wait(POLL_SECONDS):
+            for process in self.processes:
+                try:
+                    process.ensure(time.monotonic())
+                except ChangeoverError as exc:
+                    log.error("up.start_failed", process=process.name, why=exc.message)
+
+    def stop(self) -> None:
+        """Stop everything, in order."""
+        self.stopping.set()
+        for process in reversed(self.processes):
+            process.stop()
+        self.processes.clear()
+        self._services.close()
+
+
+@contextlib.contextmanager
+def running(settings: Settings, *, echo_logs: bool = False) -> Iterator[Supervisor]:
+    """A deployment for the length of a ``with`` block (the demo, tests, benchmarks)."""
+    supervisor = Supervisor(settings, echo_logs=echo_logs)
+    supervisor.start()
+    watcher = threading.Thread(target=supervisor.watch, name="supervisor", daemon=True)
+    watcher.start()
+    try:
+        yield supervisor
+    finally:
+        supervisor.stopping.set()
+        watcher.join()
+        supervisor.stop()
+
+
+def up(settings: Settings) -> None:
+    """Run a deployment until SIGTERM or SIGINT."""
+    supervisor = Supervisor(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: supervisor.stopping.set())
+    supervisor.start()
+    log.info("up.ready", state_dir=str(settings.state_dir))
+    try:
+        supervisor.watch()
+    finally:
+        supervisor.stop()
+        log.info("up.stopped")
