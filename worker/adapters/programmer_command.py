@@ -245,15 +245,13 @@ def _run(
         )
     except (OSError, ValueError):
         return None
+    # If the worker is told to stop in here, the tool runs on: a device half programmed is worse
+    # than one that is busy a while longer, and the lock tells.
     deadline = time.monotonic() + limit
-    try:
-        while time.monotonic() < deadline:
-            with suppress(subprocess.TimeoutExpired):
-                return tool.wait(_POLL_SECONDS)
-            _bound(streams.out)
-    except BaseException:
-        _end(tool)  # the worker is told to stop: leave nothing half-watched behind
-        raise
+    while time.monotonic() < deadline:
+        with suppress(subprocess.TimeoutExpired):
+            return tool.wait(_POLL_SECONDS)
+        _bound(streams.out)
     _end(tool)
     return f"no end after {limit:g} s, killed"
 

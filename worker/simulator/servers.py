@@ -30,6 +30,7 @@ from changeover.models.errors import (
     Unreachable,
 )
 from changeover.models.flavor import Flavor, Image, ImageProperties, RequestSpec
+from changeover.models.notification import BuildFailed
 from changeover.models.placement import AllocationCandidate, ResourceRequest
 from changeover.policies.rank import rank
 from changeover.policies.request import request_of_spec
@@ -182,6 +183,44 @@ class SimulatedServers:
         """Forget all faults."""
         with self._tx() as db:
             db.execute("DELETE FROM faults")
+
+    def add_failed(self, failed: BuildFailed) -> None:
+        """Add a server that failed elsewhere, so that a captured notification can be replayed.
+
+        Its flavor is added if there is none of that name. Raises ``Invalid`` without a spec.
+        """
+        spec = failed.spec
+        if spec is None:
+            raise Invalid("request_spec: is null, so that nothing is known of the server")
+        blueprint: dict[str, Any] = {
+            "name": f"captured-{failed.server[:8]}",
+            "flavor": spec.flavor.name,
+            "image": spec.image.id if spec.image else None,
+            "image_traits": list(spec.image.properties.traits_required) if spec.image else [],
+            "availability_zone": spec.availability_zone,
+            "force_hosts": list(spec.force_hosts),
+            "extras": {},
+        }
+        with self._tx() as db:
+            db.execute(
+                "INSERT OR IGNORE INTO flavors VALUES (?, ?)",
+                (spec.flavor.name, spec.flavor.model_dump_json()),
+            )
+            _insert(
+                db,
+                uuid=failed.server,
+                name=blueprint["name"],
+                project=failed.project,
+                user=failed.user,
+                status=ServerStatus.ERROR,
+                fault=f"{failed.exception}: {NO_VALID_HOST}",
+                metadata="{}",
+                blueprint=json.dumps(blueprint),
+                request_id=failed.request_id,
+                place=0,
+                created=self._clock.now(),
+            )
+            self._note(db, "captured", failed.server)
 
     def servers(self, project: str | None = None) -> list[Server]:
         """All servers, deleted ones too, in order of creation."""
@@ -338,22 +377,20 @@ class SimulatedServers:
             request_id = f"req-{self._new_id(db)}"
             uuids = [self._new_id(db) for _ in range(count)]
             for place, uuid in enumerate(uuids):
-                db.execute(
-                    "INSERT INTO servers (uuid, name, project, user, status, metadata, blueprint,"
-                    " request_id, place, builder, created)"
-                    " VALUES (?, ?, ?, ?, 'BUILD', ?, ?, ?, ?, ?, ?)",
-                    (
-                        uuid,
-                        blueprint["name"] + (f"-{place + 1}" if count > 1 else ""),
-                        order["project"],
-                        order["user"],
-                        json.dumps(order["metadata"]),
-                        json.dumps(blueprint),
-                        request_id,
-                        place,
-                        os.getpid(),
-                        now,
-                    ),
+                name = blueprint["name"] + (f"-{place + 1}" if count > 1 else "")
+                _insert(
+                    db,
+                    uuid=uuid,
+                    name=name,
+                    project=order["project"],
+                    user=order["user"],
+                    status=ServerStatus.BUILD,
+                    metadata=json.dumps(order["metadata"]),
+                    blueprint=json.dumps(blueprint),
+                    request_id=request_id,
+                    place=place,
+                    builder=os.getpid(),
+                    created=now,
                 )
                 marks = {k: v for k, v in order["metadata"].items() if k in (MARKER, REPLACES)}
                 self._note(db, "create", uuid, by=order["by"], **marks)
@@ -656,6 +693,15 @@ class SimulatedServers:
         ).fetchone()["value"]
         namespace = db.execute("SELECT value FROM facts WHERE name = 'namespace'").fetchone()
         return str(uuid5(UUID(namespace["value"]), str(count)))
+
+
+def _insert(db: sqlite3.Connection, **values: object) -> None:
+    """Insert a server; the names are those of columns, and ours."""
+    columns, marks = ", ".join(values), ", ".join("?" * len(values))
+    db.execute(
+        f"INSERT OR IGNORE INTO servers ({columns}) VALUES ({marks})",  # noqa: S608 - our names
+        tuple(values.values()),
+    )
 
 
 def _server(row: sqlite3.Row) -> Server:

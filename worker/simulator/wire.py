@@ -324,15 +324,14 @@ class KombuEmitter:
     def __init__(self, url: str, exchange: str = "nova") -> None:
         self._connection = Connection(url)
         self._exchange = Exchange(exchange, type="topic", durable=False)
+        self._producer = self._connection.Producer(exchange=self._exchange, serializer="json")
         self._lock = threading.Lock()
 
     def __call__(self, message: Mapping[str, Any]) -> None:
-        with self._lock, self._connection.Producer(serializer="json") as producer:
-            producer.publish(
+        with self._lock:
+            self._producer.publish(
                 envelope(message),
-                exchange=self._exchange,
                 routing_key=routing_key(message),
-                declare=[self._exchange],
                 retry=True,
                 retry_policy={"max_retries": 3, "interval_start": 0.1, "interval_max": 1.0},
             )

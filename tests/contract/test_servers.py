@@ -1,0 +1,498 @@
+"""The port ``Servers``, held against the simulated Nova; and that Nova as users see it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from changeover.models.errors import Invalid, NotFound, OutcomeUnknown, Refuse, Unreachable
+from changeover.models.flavor import Flavor
+from changeover.models.notification import (
+    BuildFailed,
+    Notification,
+    ServerCreated,
+    ServerDeleted,
+    parse_notification,
+)
+from changeover.worker.ports.placement import PlacementTenant
+from changeover.worker.ports.servers import MARKER, REPLACES, Server, Servers, ServerStatus
+from changeover.worker.simulator.cards import SimulatedCards
+from changeover.worker.simulator.fleet import Shape, build_fleet, describe_fleet
+from changeover.worker.simulator.placement import MemoryPlacement
+from changeover.worker.simulator.servers import ServersFault, SimulatedServers
+
+DATA = Path(__file__).parents[1] / "data" / "notifications"
+SHAPE = Shape(hosts=2, fpga_cards=2, gpus=1, dynamic_cards=1, regions=2)
+AES, GZIP = "fpga1", "fpga2"
+NOWHERE = "00000000-0000-0000-0000-00000000dead"
+
+
+class Clock:
+    """Time that moves when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.time = 1_700_000_000.0
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+class Cloud:
+    """A small cloud: a card with aes, one with gzip, a GPU, two regions."""
+
+    def __init__(self, path: str | Path = ":memory:", **knobs: Any) -> None:
+        self.clock = Clock()
+        self.placement: PlacementTenant = MemoryPlacement()
+        self.heard: list[Notification] = []
+        self.servers = SimulatedServers(
+            path, self.placement, self.clock, self.hear, seed=1, **knobs
+        )
+        self.fleet = build_fleet(self.placement, None, self.servers, SHAPE)
+
+    def hear(self, message: Mapping[str, Any]) -> None:
+        self.heard.append(parse_notification(json.dumps(message)))
+
+    def failed(self, flavor: str = "fpga.sha3", **more: Any) -> Server:
+        (uuid,) = self.servers.boot("s", flavor, **more)
+        found = self.servers.get(uuid)
+        assert found is not None
+        assert found.no_valid_host
+        return found
+
+    def events(self, kind: type[Notification]) -> list[Any]:
+        return [event for event in self.heard if isinstance(event, kind)]
+
+    def provider(self, device: str) -> str:
+        found = self.fleet.catalog.device(device)
+        assert found is not None
+        return found.provider
+
+
+@pytest.fixture
+def cloud() -> Iterator[Cloud]:
+    made = Cloud()
+    yield made
+    made.servers.close()
+
+
+@pytest.fixture
+def servers(cloud: Cloud) -> Servers:
+    return cloud.servers
+
+
+# ---------------------------------------------------------------- the contract
+
+
+def test_a_server_that_is_not_there(servers: Servers) -> None:
+    assert servers.get(NOWHERE) is None
+    servers.delete(NOWHERE)
+    with pytest.raises(NotFound):
+        servers.link(NOWHERE, {"a": "b"})
+    assert servers.find("m", "demo").servers == ()
+
+
+def test_create_like_makes_a_successor_with_its_links(cloud: Cloud, servers: Servers) -> None:
+    extras = {"key_name": "k", "user_data": "dTo=", "tags": ["t"], "networks": ["n1"]}
+    failed = cloud.failed(project="p1", user="bob", metadata={"m": "v"}, extras=extras)
+    assert failed.lost == ("networks",)
+    uuid = servers.create_like(failed, "marker-1")
+    made = servers.get(uuid)
+    assert made is not None
+    assert made.uuid != failed.uuid
+    assert (made.name, made.project, made.user) == ("s", "p1", "bob")
+    assert made.metadata == {"m": "v", MARKER: "marker-1", REPLACES: failed.uuid}
+    assert made.blueprint == failed.blueprint
+    listing = servers.find("marker-1", "p1")
+    assert listing.complete
+    assert [s.uuid for s in listing.servers] == [uuid]
+    assert servers.find("marker-1", "p2").servers == ()
+    assert servers.find("marker-2", "p1").servers == ()
+
+
+def test_a_successor_builds_once_there_is_capacity(cloud: Cloud, servers: Servers) -> None:
+    (holder,) = cloud.servers.boot("holder", "fpga.aes")
+    failed = cloud.failed("fpga.aes")
+    cloud.servers.user_delete(holder)
+    successor = servers.get(servers.create_like(failed, "m"))
+    assert successor is not None
+    assert successor.status is ServerStatus.ACTIVE
+    assert successor.host == "host1"
+    created = cloud.events(ServerCreated)[-1]
+    assert created.server == successor.uuid
+    assert created.metadata[MARKER] == "m"
+
+
+def test_link_and_delete(cloud: Cloud, servers: Servers) -> None:
+    failed = cloud.failed(metadata={"a": "1"})
+    servers.link(failed.uuid, {"b": "2"})
+    linked = servers.get(failed.uuid)
+    assert linked is not None
+    assert linked.metadata == {"a": "1", "b": "2"}
+    servers.delete(failed.uuid)
+    assert servers.get(failed.uuid) is None
+    servers.delete(failed.uuid)
+    assert [event.server for event in cloud.events(ServerDeleted)] == [failed.uuid]
+    with pytest.raises(NotFound):
+        servers.link(failed.uuid, {"c": "3"})
+
+
+def test_hosts(cloud: Cloud, servers: Servers) -> None:
+    assert servers.host_up("host1") is True
+    assert servers.host_up("nowhere") is None
+    cloud.servers.set_host("host1", up=False)
+    assert servers.host_up("host1") is False
+
+
+def test_api_down_does_nothing(cloud: Cloud, servers: Servers) -> None:
+    failed = cloud.failed()
+    cloud.servers.inject(ServersFault.API_DOWN, times=6)
+    calls = [
+        lambda: servers.get(failed.uuid),
+        lambda: servers.create_like(failed, "m"),
+        lambda: servers.find("m", "demo"),
+        lambda: servers.link(failed.uuid, {"a": "b"}),
+        lambda: servers.delete(failed.uuid),
+        lambda: servers.host_up("host1"),
+    ]
+    for call in calls:
+        with pytest.raises(Unreachable):
+            call()
+    assert servers.find("m", "demo").servers == ()
+    assert servers.get(failed.uuid) == failed
+
+
+@pytest.mark.parametrize(
+    ("fault", "at_once", "later"),
+    [
+        (ServersFault.CREATE_LOST, 0, 0),
+        (ServersFault.CREATE_DONE, 1, 1),
+        (ServersFault.CREATE_LATE, 0, 1),
+    ],
+)
+def test_an_unanswered_create(cloud: Cloud, fault: ServersFault, at_once: int, later: int) -> None:
+    servers = cloud.servers
+    failed = cloud.failed()
+    servers.inject(fault)
+    with pytest.raises(OutcomeUnknown):
+        servers.create_like(failed, "m")
+    assert len(servers.find("m", "demo").servers) == at_once
+    cloud.clock.sleep(servers.longest_request_seconds)
+    assert len(servers.find("m", "demo").servers) == later
+
+
+def test_an_unanswered_delete(cloud: Cloud, servers: Servers) -> None:
+    failed = cloud.failed()
+    cloud.servers.inject(ServersFault.DELETE_DONE)
+    with pytest.raises(OutcomeUnknown):
+        servers.delete(failed.uuid)
+    assert servers.get(failed.uuid) is None
+
+
+def test_a_listing_says_when_a_cell_is_down(cloud: Cloud, servers: Servers) -> None:
+    failed = cloud.failed()
+    (holder,) = cloud.servers.boot("holder", "plain")
+    servers.link(holder, {MARKER: "m"})
+    servers.link(failed.uuid, {MARKER: "m"})
+    cloud.servers.inject(ServersFault.CELL_DOWN)
+    listing = servers.find("m", "demo")
+    assert not listing.complete
+    assert [s.uuid for s in listing.servers] == [failed.uuid]
+    assert len(servers.find("m", "demo").servers) == 2
+
+
+def test_quota_counts_failed_servers(cloud: Cloud, servers: Servers) -> None:
+    failed = cloud.failed()
+    cloud.servers.set_quota("demo", 1)
+    with pytest.raises(Refuse, match="Quota exceeded"):
+        servers.create_like(failed, "m")
+    servers.delete(failed.uuid)
+    servers.create_like(failed, "m")
+    cloud.servers.set_quota("demo", 9)
+    cloud.servers.inject(ServersFault.QUOTA)
+    with pytest.raises(Refuse, match="Quota exceeded"):
+        servers.create_like(failed, "m")
+
+
+# ---------------------------------------------------------------- as users see it
+
+
+def test_a_boot_claims_and_notifies(cloud: Cloud) -> None:
+    (uuid,) = cloud.servers.boot("s", "fpga.aes")
+    held = cloud.placement.held(uuid)
+    assert held[cloud.provider(AES)] == {"CUSTOM_FPGA": 1}
+    (created,) = cloud.events(ServerCreated)
+    assert (created.server, created.host) == (uuid, "host1")
+    cloud.servers.user_delete(uuid)
+    assert not cloud.placement.held(uuid)
+    assert [event.server for event in cloud.events(ServerDeleted)] == [uuid]
+
+
+def test_a_failed_boot_is_told_as_nova_tells_it(cloud: Cloud) -> None:
+    failed = cloud.failed("fpga.sha3")
+    (event,) = cloud.events(BuildFailed)
+    assert event.server == failed.uuid
+    assert event.spec.flavor.name == "fpga.sha3"
+    assert not cloud.placement.held(failed.uuid)
+
+
+def test_multi_create_fails_together_and_names_the_first(cloud: Cloud) -> None:
+    raw: list[Mapping[str, Any]] = []
+    cloud.servers._emit = raw.append
+    uuids = cloud.servers.boot("s", "fpga.aes", count=3)  # there is room for one
+    errors = [m for m in raw if m["event_type"] == "compute_task.build_instances.error"]
+    payloads = [m["payload"]["nova_object.data"] for m in errors]
+    specs = [p["request_spec"]["nova_object.data"] for p in payloads]
+    assert [p["instance_uuid"] for p in payloads] == uuids
+    assert {s["instance_uuid"] for s in specs} == {uuids[0]}
+    assert {s["num_instances"] for s in specs} == {3}
+    assert len({m["_context_request_id"] for m in errors}) == 1
+    assert len({m["message_id"] for m in raw}) == len(raw)
+    assert not any(cloud.placement.held(uuid) for uuid in uuids)
+    assert [s.name for s in cloud.servers.servers()] == ["s-1", "s-2", "s-3"]
+
+
+def test_preferred_traits_rank_regions(cloud: Cloud) -> None:
+    """Region 1 holds aes, region 2 gzip: each boot gets the one that it prefers, then any."""
+    first = [cloud.servers.boot("s", "region.gzip")[0] for _ in range(2)]
+    held = [next(p for p in cloud.placement.held(u) if p != SHAPE.uuid("host1")) for u in first]
+    assert held == [cloud.provider("dyn1-r2"), cloud.provider("dyn1-r1")]
+    assert cloud.failed("region.gzip")
+
+
+def test_down_hosts_and_zones(cloud: Cloud) -> None:
+    cloud.servers.set_host("host1", up=False)
+    assert cloud.failed("fpga.aes")
+    cloud.servers.set_host("host1", up=True, zone="az1")
+    assert cloud.failed("fpga.aes", availability_zone="az2")
+    (uuid,) = cloud.servers.boot("s", "fpga.aes", availability_zone="az1")
+    assert cloud.placement.held(uuid)
+
+
+def test_forced_hosts(cloud: Cloud) -> None:
+    assert cloud.failed("fpga.aes", force_hosts=["host2"])
+    (uuid,) = cloud.servers.boot("s", "plain", force_hosts=["host2"])
+    made = cloud.servers.get(uuid)
+    assert made is not None
+    assert made.host == "host2"
+
+
+def test_bad_requests_are_refused_at_once(cloud: Cloud) -> None:
+    with pytest.raises(NotFound, match="no flavor nope"):
+        cloud.servers.boot("s", "nope")
+    cloud.servers.add_flavor(
+        Flavor(name="p", vcpus=1, memory_mb=1, root_gb=1, extra_specs={"accel:device_profile": "x"})
+    )
+    with pytest.raises(Invalid, match="no device profile x"):
+        cloud.servers.boot("s", "p")
+    assert cloud.servers.servers() == []
+
+
+def test_seeded_choices_repeat() -> None:
+    def run() -> list[tuple[str, str | None]]:
+        cloud = Cloud()
+        for _ in range(8):
+            cloud.servers.boot("s", "plain")
+        found = [(s.uuid, s.host) for s in cloud.servers.servers()]
+        cloud.servers.close()
+        return found
+
+    first = run()
+    assert first == run()
+    assert {host for _, host in first} == {"host1", "host2"}
+
+
+def test_a_lost_notification_is_journaled(cloud: Cloud) -> None:
+    def broken(_: Mapping[str, Any]) -> None:
+        raise ConnectionError
+
+    cloud.servers._emit = broken
+    cloud.failed()
+    lost = [e for e in cloud.servers.journal() if e["event"] == "notification_lost"]
+    assert [e["event_type"] for e in lost] == [
+        "instance.update",
+        "compute_task.build_instances.error",
+    ]
+
+
+def test_the_journal_tells_all_and_is_kept(cloud: Cloud) -> None:
+    (uuid,) = cloud.servers.boot("s", "fpga.aes")
+    cloud.servers.user_delete(uuid)
+    journal = cloud.servers.journal()
+    assert [e["event"] for e in journal] == ["create", "claimed", "active", "deleted"]
+    assert journal[1]["allocations"][cloud.provider(AES)] == {"CUSTOM_FPGA": 1}
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"), cloud.servers._tx() as db:
+        db.execute("DELETE FROM journal")
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"), cloud.servers._tx() as db:
+        db.execute("UPDATE journal SET t = 0")
+
+
+def test_a_captured_failure_can_be_tried_again(cloud: Cloud) -> None:
+    lines = (DATA / "novalidhost_three_servers.jsonl").read_text().splitlines()
+    parsed = [parse_notification(json.dumps(json.loads(line)["message"])) for line in lines]
+    failures = [event for event in parsed if isinstance(event, BuildFailed)]
+    for failure in [*failures, failures[0]]:
+        cloud.servers.add_failed(failure)
+    assert len(cloud.servers.servers()) == 3
+    failed = cloud.servers.get(failures[0].server)
+    assert failed is not None
+    assert failed.no_valid_host
+    successor = cloud.servers.get(cloud.servers.create_like(failed, "m"))
+    assert successor is not None
+    assert successor.status is ServerStatus.ACTIVE  # fpga1 has aes
+    assert successor.user == failures[0].user
+    with pytest.raises(Invalid, match="request_spec"):
+        cloud.servers.add_failed(replace(failures[0], spec=None))
+
+
+# ---------------------------------------------------------------- several at once
+
+
+def test_threads_never_share_a_slot(cloud: Cloud) -> None:
+    threads = [
+        threading.Thread(target=cloud.servers.boot, args=("s", "fpga.gzip")) for _ in range(12)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    statuses = Counter(s.status for s in cloud.servers.servers())
+    assert statuses == {ServerStatus.ACTIVE: 2, ServerStatus.ERROR: 10}
+
+
+def test_processes_share_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "servers.sqlite"
+    cloud = Cloud(path)
+    (uuid,) = cloud.servers.boot("mine", "plain")
+    script = """
+import sys, time
+from changeover.worker.simulator.placement import MemoryPlacement
+from changeover.worker.simulator.servers import SimulatedServers
+class Clock:
+    now = staticmethod(time.time)
+    sleep = staticmethod(time.sleep)
+servers = SimulatedServers(sys.argv[1], MemoryPlacement(), Clock())
+assert servers.get(sys.argv[2]).name == "mine"
+servers.boot("theirs", "plain")
+servers.close()
+"""
+    subprocess.run([sys.executable, "-c", script, str(path), uuid], check=True)
+    theirs = cloud.servers.servers()[-1]
+    assert (theirs.name, theirs.no_valid_host) == ("theirs", True)
+    assert len({s.uuid for s in cloud.servers.servers()}) == 2
+    cloud.servers.close()
+
+
+FORKS = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # the child uses no thread
+
+
+@FORKS
+def test_a_fork_opens_the_file_anew(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path / "servers.sqlite")
+    child = os.fork()
+    if child == 0:
+        try:
+            cloud.servers.boot("child", "plain")
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert [s.name for s in cloud.servers.servers()] == ["child"]
+    cloud.servers.close()
+
+
+@FORKS
+@pytest.mark.parametrize("claimed", [False, True])
+def test_who_dies_while_building_is_succeeded(tmp_path: Path, *, claimed: bool) -> None:
+    cloud = Cloud(tmp_path / "servers.sqlite")
+    child = os.fork()
+    if child == 0:
+        try:
+            cloud.servers._placement = Deadly()
+            cloud.servers.boot("s", "fpga.aes")
+        finally:
+            os._exit(1)
+    os.waitpid(child, 0)
+    (building,) = cloud.servers.servers()
+    assert building.status is ServerStatus.BUILD
+    if claimed:
+        given = {cloud.provider(AES): {"CUSTOM_FPGA": 1}}
+        assert cloud.placement.claim(building.uuid, given, project="demo", user="u")
+    found = cloud.servers.get(building.uuid)
+    assert found is not None
+    assert (found.status, found.host) == (ServerStatus.ACTIVE, "host1")
+    assert [e.server for e in cloud.events(ServerCreated)] == [building.uuid]
+    cloud.servers.close()
+
+
+class Deadly(MemoryPlacement):
+    """Kills the process that asks it for a server's allocations."""
+
+    def held(self, consumer: str) -> Mapping[str, Mapping[str, int]]:
+        del consumer
+        os.kill(os.getpid(), 9)
+        raise AssertionError
+
+
+# ---------------------------------------------------------------- the fleet
+
+
+def test_the_fleet_is_built_once_and_left_alone(tmp_path: Path) -> None:
+    placement: PlacementTenant = MemoryPlacement()
+    cards = SimulatedCards(tmp_path, Clock())
+    fleet = build_fleet(placement, cards)
+    devices = fleet.catalog.devices
+    assert len(placement.providers()) == 4 + len(devices)
+    for device in devices:
+        function = fleet.initial[device.name]
+        assert cards.function(device.name) == function
+        state = placement.state(device.provider)
+        model = fleet.catalog.models[device.model]
+        wanted = set(model.traits)
+        if function:
+            wanted |= set(fleet.catalog.functions[function].traits)
+        assert state.traits == wanted
+        if model.mode == "single_program":
+            assert bool(state.inventories) is bool(function)
+        else:
+            assert state.inventories["CUSTOM_FPGA_REGION"].capacity == 1
+
+    changed = devices[0]
+    state = placement.state(changed.provider)
+    placement.put_inventories(changed.provider, state.generation, {})
+    before = {d.provider: placement.state(d.provider) for d in devices}
+    assert build_fleet(placement, cards) == fleet
+    assert {d.provider: placement.state(d.provider) for d in devices} == before
+
+
+def test_an_interrupted_build_of_the_fleet_is_completed() -> None:
+    class Tired(MemoryPlacement):
+        left = 20
+
+        def put_traits(self, *args: Any, **more: Any) -> int:
+            self.left -= 1
+            if not self.left:
+                raise Unreachable("tired")
+            return super().put_traits(*args, **more)
+
+    placement = Tired()
+    with pytest.raises(Unreachable):
+        build_fleet(placement)
+    build_fleet(placement)
+    other: PlacementTenant = MemoryPlacement()
+    build_fleet(other)
+    for device in describe_fleet().catalog.devices:
+        ours, theirs = placement.state(device.provider), other.state(device.provider)
+        assert (ours.inventories, ours.traits) == (theirs.inventories, theirs.traits)
