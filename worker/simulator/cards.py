@@ -203,6 +203,8 @@ class SimulatedCards:
         Each line has ``t`` (seconds since the epoch), ``device``, ``event`` (``installed``,
         ``start``, ``end``, ``interrupted``, ``reset``), ``holds`` (the function in the device
         from then on), and of a call its ``token``, ``function``, ``outcome``, ``users``, ``pid``.
+        Who is killed between two writes may leave an ``interrupted`` for a call that has no
+        ``start``, or has its ``end`` already.
         """
         found: list[dict[str, Any]] = []
         for name in [device] if device else self.devices():
@@ -250,16 +252,16 @@ class SimulatedCards:
                 # Its caller was killed: the kernel has freed the lock, only the note is missing.
                 self._note(device, "interrupted", token=before.call, holds=before.function)
             change(function="", call=token, calls=before.calls + 1)
-            self._note(
-                device,
-                "start",
-                token=token,
-                function=function,
-                was=before.function,
-                holds="",
-                users=list(before.users),
-                pid=os.getpid(),
-            )
+        self._note(
+            device,
+            "start",
+            token=token,
+            function=function,
+            was=before.function,
+            holds="",
+            users=list(before.users),
+            pid=os.getpid(),
+        )
         if before.resets == "card" and before.card is not None:
             self._reset_siblings(device, before.card, token)
         return before
@@ -275,10 +277,13 @@ class SimulatedCards:
         said: str = "",
     ) -> ProgramResult:
         with self._changing(device) as change:
-            change(function=holds, call=None)
+            change(function=holds)
+        # Killed here, the call counts as interrupted, and the journal says what it left.
+        with self._changing(device) as change:
             self._note(
                 device, "end", token=token, function=function, outcome=outcome.value, holds=holds
             )
+            change(call=None)
         return ProgramResult(outcome, said or f"{device} {outcome}")
 
     def _go_wrong(
