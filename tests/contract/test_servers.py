@@ -90,6 +90,14 @@ def cloud() -> Iterator[Cloud]:
 
 
 @pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Cloud]:
+    """A cloud whose servers are in a file."""
+    made = Cloud(tmp_path / "servers.sqlite")
+    yield made
+    made.servers.close()
+
+
+@pytest.fixture
 def servers(cloud: Cloud) -> Servers:
     return cloud.servers
 
@@ -373,9 +381,9 @@ def test_threads_never_share_a_slot(cloud: Cloud) -> None:
     assert statuses == {ServerStatus.ACTIVE: 2, ServerStatus.ERROR: 10}
 
 
-def test_processes_share_one_file(tmp_path: Path) -> None:
+def test_processes_share_one_file(shared: Cloud, tmp_path: Path) -> None:
     path = tmp_path / "servers.sqlite"
-    cloud = Cloud(path)
+    cloud = shared
     (uuid,) = cloud.servers.boot("mine", "plain")
     script = """
 import sys, time
@@ -393,15 +401,14 @@ servers.close()
     theirs = cloud.servers.servers()[-1]
     assert (theirs.name, theirs.no_valid_host) == ("theirs", True)
     assert len({s.uuid for s in cloud.servers.servers()}) == 2
-    cloud.servers.close()
 
 
 FORKS = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # the child uses no thread
 
 
 @FORKS
-def test_a_fork_opens_the_file_anew(tmp_path: Path) -> None:
-    cloud = Cloud(tmp_path / "servers.sqlite")
+def test_a_fork_opens_the_file_anew(shared: Cloud) -> None:
+    cloud = shared
     child = os.fork()
     if child == 0:
         try:
@@ -410,13 +417,12 @@ def test_a_fork_opens_the_file_anew(tmp_path: Path) -> None:
             os._exit(0)
     os.waitpid(child, 0)
     assert [s.name for s in cloud.servers.servers()] == ["child"]
-    cloud.servers.close()
 
 
 @FORKS
 @pytest.mark.parametrize("claimed", [False, True])
-def test_who_dies_while_building_is_succeeded(tmp_path: Path, *, claimed: bool) -> None:
-    cloud = Cloud(tmp_path / "servers.sqlite")
+def test_who_dies_while_building_is_succeeded(shared: Cloud, *, claimed: bool) -> None:
+    cloud = shared
     child = os.fork()
     if child == 0:
         try:
@@ -434,7 +440,6 @@ def test_who_dies_while_building_is_succeeded(tmp_path: Path, *, claimed: bool) 
     assert found is not None
     assert (found.status, found.host) == (ServerStatus.ACTIVE, "host1")
     assert [e.server for e in cloud.events(ServerCreated)] == [building.uuid]
-    cloud.servers.close()
 
 
 class Deadly(MemoryPlacement):
