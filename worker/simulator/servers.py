@@ -230,7 +230,12 @@ class SimulatedServers:
         return [_server(row) for row in rows if project in (None, row["project"])]
 
     def journal(self) -> list[dict[str, Any]]:
-        """All that happened, in order: ``t``, ``event``, ``server`` and the event's facts."""
+        """All that happened, in order: ``t``, ``event``, ``server`` and the event's facts.
+
+        Events: ``create`` (by whom, marker), ``claimed`` (allocations), ``active`` (host),
+        ``failed`` (exception), ``deleted`` (by whom), ``link``, ``captured``,
+        ``notification_lost``. ``since`` is when the call to Placement began.
+        """
         with self._tx() as db:
             rows = db.execute("SELECT * FROM journal ORDER BY id").fetchall()
         return [
@@ -518,7 +523,7 @@ class SimulatedServers:
                 (f"{exception}: {said}", uuid),
             ).rowcount
             if failed:
-                self._note(db, "error", uuid, exception=exception, said=said)
+                self._note(db, "failed", uuid, exception=exception, said=said)
         if not failed:
             return
 
