@@ -24,11 +24,15 @@ from changeover.models.errors import ChangeoverError
 from changeover.models.flavor import Flavor
 from changeover.models.states import BOOT_OVER, BootState
 from changeover.worker.adapters.clock import SystemClock
-from changeover.worker.bootstrap import load_catalog, notification_url, open_database
+from changeover.worker.bootstrap import (
+    load_catalog,
+    open_database,
+    open_placement,
+    open_simulated_servers,
+)
 from changeover.worker.operate import Operator
 from changeover.worker.ports.servers import REPLACES, ServerStatus
 from changeover.worker.settings import Settings
-from changeover.worker.simulator.cloud import simulated_servers
 from changeover.worker.simulator.servers import SimulatedServers
 from changeover.worker.store import Database
 from changeover.worker.supervisor import running
@@ -201,7 +205,8 @@ def _run(settings: Settings, console: Console) -> int:
     began = time.monotonic()
     with running(settings) as supervisor:
         settings = supervisor.settings
-        servers = simulated_servers(settings, notification_url(settings))
+        placement = open_placement(settings)
+        servers = open_simulated_servers(settings, placement, SystemClock())
         database = open_database(settings)
         catalog = load_catalog(settings)
         operator = Operator(database, catalog, SystemClock(), "demo")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from changeover.models.catalog import Catalog, CommandProgrammer
-from changeover.models.errors import Invalid
+from changeover.models.errors import Invalid, Unreachable
 from changeover.worker.adapters.clock import SystemClock
 from changeover.worker.ports.clock import Clock
 from changeover.worker.ports.placement import PlacementTenant
@@ -20,22 +22,48 @@ from changeover.worker.settings import Settings
 from changeover.worker.store import Database
 from changeover.worker.world import World
 
+if TYPE_CHECKING:
+    from changeover.worker.simulator.cards import SimulatedCards
+    from changeover.worker.simulator.servers import SimulatedServers
+
 _lock = threading.Lock()
 _worlds: dict[int, World] = {}
 
 
+ENDPOINTS = "endpoints.json"
+
+
+def write_endpoints(settings: Settings) -> None:
+    """Leave a note where the embedded services are, for commands run beside `changeover up`."""
+    path = settings.state_dir / ENDPOINTS
+    note = {
+        "broker_url": broker_url(settings),
+        "placement_endpoint": settings.placement_endpoint,
+    }
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(note), encoding="utf-8")
+
+
+def _noted(settings: Settings, name: str) -> str:
+    """An embedded service's address; raises :class:`Unreachable` if none was started."""
+    path = settings.state_dir / ENDPOINTS
+    try:
+        value = json.loads(path.read_text(encoding="utf-8")).get(name)
+    except (OSError, ValueError):
+        value = None
+    if not isinstance(value, str):
+        raise Unreachable(
+            f"no {name} is configured and no `changeover up` runs on {settings.state_dir}: start "
+            f"one, or set {name}"
+        )
+    return value
+
+
 def broker_url(settings: Settings) -> str:
-    """Where Celery's messages go."""
+    """Where Celery's messages go. Raises :class:`Unreachable` if nobody says where."""
     if settings.broker_url is not None:
         return settings.broker_url.get_secret_value()
-    return embedded_broker_url(settings.state_dir)
-
-
-def embedded_broker_url(state_dir: Path) -> str:
-    """The embedded broker's URL; its socket lies in the state directory."""
-    from changeover.worker.embedded.broker import socket_url  # noqa: PLC0415 - embedded parts only
-
-    return socket_url(state_dir)
+    return _noted(settings, "broker_url")
 
 
 def notification_url(settings: Settings) -> str:
@@ -68,35 +96,44 @@ def load_catalog(settings: Settings) -> Catalog:
 
 def open_placement(settings: Settings) -> PlacementTenant:
     """Placement of the named cloud, or the embedded one."""
-    from changeover.worker.adapters.placement_http import HttpPlacement  # noqa: PLC0415 - see above
+    from changeover.worker.adapters.placement_http import (  # noqa: PLC0415 - see above
+        HttpPlacement,
+        Timeouts,
+    )
 
+    limits = Timeouts(read=settings.request_timeout_seconds)
     if settings.cloud is not None:
-        return HttpPlacement.for_cloud(settings.cloud, timeout=settings.request_timeout_seconds)
-    endpoint = settings.placement_endpoint
-    if endpoint is None:
-        path = settings.state_dir / "placement" / "endpoint"
-        if not path.is_file():
-            raise Invalid(
-                "no Placement is named: set `cloud`, or start the embedded one with `changeover up`"
-            )
-        endpoint = path.read_text(encoding="utf-8").strip()
-    return HttpPlacement.for_endpoint(endpoint, timeout=settings.request_timeout_seconds)
+        return HttpPlacement.from_cloud(settings.cloud, timeouts=limits)
+    endpoint = settings.placement_endpoint or _noted(settings, "placement_endpoint")
+    return HttpPlacement.noauth(endpoint, timeouts=limits)
 
 
 def open_servers(settings: Settings, placement: PlacementTenant, clock: Clock) -> Servers:
-    """The simulated cloud's servers."""
-    from changeover.worker.simulator.servers import SimulatedServers  # noqa: PLC0415 - see above
-    from changeover.worker.simulator.wire import KombuEmitter  # noqa: PLC0415 - see above
-
+    """The servers of the cloud: simulated ones."""
     if settings.cloud is not None:
         raise Invalid(
             f"cloud {settings.cloud}: creating servers in a real Nova is not built yet; leave "
             "`cloud` out to use the simulated cloud"
         )
+    return open_simulated_servers(settings, placement, clock)
+
+
+def open_simulated_servers(
+    settings: Settings, placement: PlacementTenant, clock: Clock
+) -> SimulatedServers:
+    """The embedded cloud's Nova, publishing its notifications where ours are listened to."""
+    from changeover.worker.simulator.servers import SimulatedServers  # noqa: PLC0415 - see above
+    from changeover.worker.simulator.wire import KombuEmitter  # noqa: PLC0415 - see above
+
     emit = KombuEmitter(notification_url(settings), exchange=settings.notification_exchange)
-    return SimulatedServers(
-        settings.state_dir / "servers.sqlite", placement, clock=clock, emit=emit
-    )
+    return SimulatedServers(settings.state_dir / "servers.sqlite", placement, clock, emit)
+
+
+def open_cards(settings: Settings, clock: Clock) -> SimulatedCards:
+    """The embedded cloud's cards."""
+    from changeover.worker.simulator.cards import SimulatedCards  # noqa: PLC0415 - see above
+
+    return SimulatedCards(settings.state_dir / "cards", clock=clock)
 
 
 def open_programmers(settings: Settings, catalog: Catalog, clock: Clock) -> dict[str, Programmer]:
@@ -107,15 +144,13 @@ def open_programmers(settings: Settings, catalog: Catalog, clock: Clock) -> dict
     from changeover.worker.adapters.programmer_simulated import (  # noqa: PLC0415 - see above
         SimulatedDriver,
     )
-    from changeover.worker.simulator.cards import SimulatedCards  # noqa: PLC0415 - see above
 
     drivers: dict[str, Programmer] = {}
     for name, programmer in catalog.programmers.items():
         if isinstance(programmer, CommandProgrammer):
             drivers[name] = CommandDriver(programmer, catalog)
         else:
-            cards = SimulatedCards(settings.state_dir / "cards", clock=clock)
-            drivers[name] = SimulatedDriver(cards, catalog)
+            drivers[name] = SimulatedDriver(open_cards(settings, clock), catalog)
     return drivers
 
 

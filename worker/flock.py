@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from changeover.models.errors import Busy
+from changeover.models.errors import Busy, Refuse
 
 _RETRY_SECONDS = 0.005
 
@@ -19,10 +19,13 @@ def hold(path: Path, *, shared: bool = False, wait_seconds: float = 0.0) -> Iter
     """Hold the lock file ``path`` (made if missing, never removed); yields its descriptor.
 
     Who inherits the descriptor holds the lock too, until it is gone as well. Raises ``Busy`` if
-    the lock cannot be had within ``wait_seconds``.
+    the lock cannot be had within ``wait_seconds``, ``Refuse`` if the file cannot be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise Refuse(f"cannot lock {path}: {error.strerror}", path=str(path)) from error
     try:
         _take(descriptor, path, shared=shared, wait_seconds=wait_seconds)
         yield descriptor

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import to_json
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -203,3 +204,16 @@ def load_settings(**explicit: object) -> Settings:
         raise Invalid("; ".join(lines)) from exc
     except ValueError as exc:
         raise Invalid(f"{path}: {exc}") from exc
+
+
+def as_environment(settings: Settings) -> dict[str, str]:
+    """The settings as environment variables, for the processes of one deployment."""
+    env = {}
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            value = value.get_secret_value()
+        if value is not None:
+            text = value if isinstance(value, (str, Path)) else to_json(value).decode()
+            env[f"CHANGEOVER_{name.upper()}"] = str(text)
+    return env

@@ -18,17 +18,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
+from kombu import Connection
 
 from changeover.models.errors import Busy, ChangeoverError
 from changeover.worker import flock
-from changeover.worker.bootstrap import make_world, open_database
+from changeover.worker.adapters.clock import SystemClock
+from changeover.worker.bootstrap import (
+    make_world,
+    notification_url,
+    open_cards,
+    open_database,
+    open_placement,
+    open_simulated_servers,
+    write_endpoints,
+)
 from changeover.worker.embedded.broker import start_broker
 from changeover.worker.embedded.child import Child, start_child
 from changeover.worker.embedded.placement_service import start_placement
+from changeover.worker.listener import notification_queue
 from changeover.worker.migrate import upgrade
 from changeover.worker.queues import CENTRAL_QUEUES, host_queue
 from changeover.worker.refresh import refresh, sync_catalog
-from changeover.worker.settings import Settings
+from changeover.worker.settings import Settings, as_environment
+from changeover.worker.simulator.cloud import build_cloud
 
 log = structlog.get_logger(__name__)
 
@@ -124,11 +136,15 @@ class Supervisor:
             )
             self._fill_in(placement_endpoint=placement.url)
             log.info("up.embedded_placement", pid=placement.pid, url=placement.url)
+        write_endpoints(self.settings)
         database = open_database(self.settings)
         before, after = upgrade(database.url)
         if before != after:
             log.info("up.database_upgraded", before=before, after=after)
         database.dispose()
+        # Bound before anything is published: what no queue is bound for is gone.
+        with Connection(notification_url(self.settings), connect_timeout=5) as connection:
+            notification_queue(self.settings)(connection.channel()).declare()
         if settings.cloud is None and settings.catalog is None:
             self._build_cloud()
         world = make_world(self.settings)
@@ -139,20 +155,20 @@ class Supervisor:
 
     def _fill_in(self, **values: str) -> None:
         """What was started is what the processes below are to use."""
-        data = {**dict(self.settings), **values}
-        self.settings = Settings(**data)
-        for name, value in values.items():
-            self.env[f"CHANGEOVER_{name.upper()}"] = value
-        self.env["CHANGEOVER_STATE_DIR"] = str(self.settings.state_dir)
+        self.settings = Settings(**{**dict(self.settings), **values})
 
     def _build_cloud(self) -> None:
-        from changeover.worker.simulator.cloud import build_cloud  # noqa: PLC0415 - embedded only
-
-        path = build_cloud(self.settings)
-        self._fill_in(catalog=str(path))
+        """The simulated cloud's fleet, and its catalog where the settings name none."""
+        clock = SystemClock()
+        placement = open_placement(self.settings)
+        servers = open_simulated_servers(self.settings, placement, clock)
+        path = self.settings.state_dir / "catalog.yaml"
+        build_cloud(path, placement, open_cards(self.settings, clock), servers)
+        servers.close()
 
     def _celery(self) -> None:
         settings = self.settings
+        self.env |= as_environment(settings)
         queues = [*CENTRAL_QUEUES, *([host_queue(settings.host)] if settings.host else [])]
         celery = [sys.executable, "-m", "celery", "-A", "changeover.worker.app"]
         worker = [

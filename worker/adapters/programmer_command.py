@@ -102,17 +102,15 @@ class CommandDriver:
         ``UNKNOWN`` where a part of the tool may still be running. A timeout is never a success,
         whatever the device reads afterwards.
         """
+        limit = self._settings.timeout_seconds
         try:
             argv = _argv(self._settings.program, device, function)
+            with self._alone(device) as lock, self._log(device) as log:
+                streams = _Streams(log, log, lock)
+                status = _run(argv, streams, limit, {"CHANGEOVER_TOKEN": token})
+                detail = _tail(log)
         except Refuse as error:
             return ProgramResult(Outcome.FAILED, error.message)
-        limit = self._settings.timeout_seconds
-        with self._alone(device) as lock, self._log(device) as log:
-            if not entitled():
-                return ProgramResult(Outcome.SUPERSEDED)
-            streams = _Streams(log, log, lock)
-            status = _run(argv, streams, limit, {"CHANGEOVER_TOKEN": token})
-            detail = _tail(log)
         if status is None:
             return ProgramResult(Outcome.FAILED, f"the tool cannot be started: {argv[0]}")
         return self._judge(device, status, detail)
@@ -133,7 +131,7 @@ class CommandDriver:
     def read(self, device: Device) -> Reading:
         """See :class:`~changeover.worker.ports.programmer.Programmer`."""
         if self._settings.read is None:
-            return Reading(readable=False, busy=flock.held(self._lock(device)))
+            return Reading(readable=False, busy=self._busy(device))
         try:
             argv = _argv(self._settings.read, device, None)
             with self._beside(device) as lock, tempfile.TemporaryFile() as out:
@@ -141,10 +139,16 @@ class CommandDriver:
                 status = _run(argv, _Streams(out, subprocess.DEVNULL, lock), limit, {})
                 said = _tail(out).strip()
         except (Busy, Refuse):
-            return Reading(readable=False, busy=flock.held(self._lock(device)))
+            return Reading(readable=False, busy=self._busy(device))
         if status != 0 or "\n" in said or len(said) > _NAME_CHARACTERS:
             return Reading(readable=False, busy=False)
         return Reading(readable=True, function=said, busy=False)
+
+    def _busy(self, device: Device) -> bool | None:
+        try:
+            return flock.held(self._lock(device))
+        except Refuse:
+            return None
 
     def _lock(self, device: Device) -> Path:
         return self._home / f"{device.name}.lock"
@@ -179,7 +183,7 @@ class CommandDriver:
     def _nobody_holds(self, device: Device) -> bool:
         """Whether all that inherited the lock is gone; what was killed takes a moment to go."""
         with (
-            suppress(Busy),
+            suppress(Busy, Refuse),
             flock.hold(self._lock(device), shared=True, wait_seconds=_GONE_SECONDS),
         ):
             return True
@@ -189,9 +193,13 @@ class CommandDriver:
     def _log(self, device: Device) -> Iterator[IO[bytes]]:
         """The output of the last call, kept for operators."""
         path = self._home / f"{device.name}.log"
-        path.unlink(missing_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        with os.fdopen(os.open(path, flags, 0o640), "a+b") as log:
+        try:
+            path.unlink(missing_ok=True)
+            descriptor = os.open(path, flags, 0o640)
+        except OSError as error:
+            raise Refuse(f"cannot write {path}: {error.strerror}", path=str(path)) from error
+        with os.fdopen(descriptor, "a+b") as log:
             yield log
 
 

@@ -41,6 +41,7 @@ from changeover.worker.simulator import wire
 
 NO_VALID_HOST = "No valid host was found. There are not enough hosts available."
 
+_CANDIDATES = 1000  # as Nova asks for at most
 _CLAIMS = 10
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS servers (
@@ -473,7 +474,7 @@ class SimulatedServers:
         return None
 
     def _options(self, request: ResourceRequest) -> list[_Option]:
-        answer = self._placement.candidates(request)
+        answer = self._placement.candidates(request, limit=_CANDIDATES)
         with self._tx() as db:
             hosts = {row["name"]: row for row in db.execute("SELECT * FROM hosts")}
         options = []

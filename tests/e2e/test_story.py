@@ -1,0 +1,152 @@
+"""Every scenario of ``make run``, with real worker processes, broker and Placement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from e2e.deployment import Deployment, deployed, eventually
+
+from changeover.models.flavor import Flavor
+from changeover.models.states import BootState, TaskState
+from changeover.worker.ports.servers import REPLACES, ServerStatus
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    with deployed(tmp_path_factory.mktemp("story")) as deployment:
+        yield deployment
+
+
+def test_a_boot_that_a_changeover_saves(cloud: Deployment) -> None:
+    [server] = cloud.servers.boot("want-8q", "vgpu.8q")
+    boot = cloud.outcome(server)
+    assert boot.state is BootState.BOOTED, boot.reason.text
+    assert boot.successor is not None
+    successor = cloud.servers.get(boot.successor)
+    assert successor is not None
+    assert successor.status is ServerStatus.ACTIVE
+    assert successor.metadata[REPLACES] == server
+    assert cloud.servers.get(server) is None, (
+        "the failed server is deleted after its successor runs"
+    )
+
+
+def test_multi_create_of_three(cloud: Deployment) -> None:
+    cloud.servers.boot("warm", "fpga.aes")
+    failed = cloud.servers.boot("three", "fpga.aes", count=3)
+    boots = [cloud.outcome(server) for server in failed]
+    assert [b.state for b in boots] == [BootState.BOOTED] * 3
+    assert len({b.successor for b in boots}) == 3
+    assert len({b.group_id for b in boots}) == 1
+
+
+def test_one_that_only_has_to_be_tried_again(cloud: Deployment) -> None:
+    cloud.servers.set_host("host1", up=False)
+    [server] = cloud.servers.boot("filtered", "fpga.gzip", force_hosts=["host1"])
+    cloud.servers.set_host("host1", up=True)
+    boot = cloud.outcome(server)
+    assert boot.state is BootState.BOOTED
+    with cloud.database.read() as tx:
+        assert not [
+            c for c in tx.changeovers.latest() if c.to_function == "gzip" and c.kind == "boot"
+        ]
+
+
+def test_one_that_no_changeover_can_help(cloud: Deployment) -> None:
+    specs = {"resources:CUSTOM_FPGA": "1", "trait:CUSTOM_FPGA_FUNCTION_GZIPP": "required"}
+    cloud.servers.add_flavor(
+        Flavor(name="f.zstd", flavorid="z", vcpus=1, memory_mb=64, root_gb=1, extra_specs=specs)
+    )
+    [server] = cloud.servers.boot("zstd", "f.zstd")
+    boot = cloud.outcome(server)
+    assert boot.state is BootState.DECLINED
+    assert "CUSTOM_FPGA_FUNCTION_GZIPP" in boot.reason.text
+    assert "CUSTOM_FPGA_FUNCTION_GZIP" in boot.reason.facts["nearest"]["CUSTOM_FPGA_FUNCTION_GZIPP"]
+
+
+def test_the_only_fitting_card_is_in_use_until_a_server_is_deleted(cloud: Deployment) -> None:
+    [holder] = cloud.servers.boot("holder", "fpga.sha3", force_hosts=["host4"])
+    held = cloud.servers.get(holder)
+    assert held is not None
+    assert held.status is ServerStatus.ACTIVE
+    [server] = cloud.servers.boot("ipsec", "fpga.ipsec")
+
+    def waits() -> bool:
+        boot = cloud.boot_of(server)
+        return boot is not None and boot.state is BootState.WAITING
+
+    eventually(waits)
+    assert not [j for j in cloud.cards.journal("fpga12") if j["event"] == "start"]
+    cloud.servers.user_delete(holder)
+    assert cloud.outcome(server).state is BootState.BOOTED
+    assert cloud.offers("fpga12") == "ipsec"
+
+
+def test_the_owner_deletes_what_waits(cloud: Deployment) -> None:
+    specs = {"resources:CUSTOM_FPGA": "1", "trait:CUSTOM_FPGA_FUNCTION_IPSEC": "required"}
+    cloud.servers.add_flavor(
+        Flavor(name="f.big", flavorid="b", vcpus=1000, memory_mb=64, root_gb=1, extra_specs=specs)
+    )
+    [server] = cloud.servers.boot("too-big", "f.big")
+
+    def waits() -> bool:
+        boot = cloud.boot_of(server)
+        return boot is not None and boot.state is BootState.WAITING
+
+    eventually(waits)
+    boot = cloud.boot_of(server)
+    assert boot is not None
+    assert boot.reason.code == "unmet.hosts_cannot"
+    cloud.servers.user_delete(server)
+    assert cloud.outcome(server).state is BootState.CANCELLED
+
+
+def test_an_operators_task_on_a_region(cloud: Deployment) -> None:
+    task = cloud.operator.program("aes", device="dyn1-r3")
+
+    def done() -> bool:
+        with cloud.database.read() as tx:
+            now = tx.tasks.get(task.id)
+        return now is not None and now.state is TaskState.DONE
+
+    eventually(done)
+    cloud.settled()
+    state = cloud.placement.state(cloud.provider("dyn1-r3"))
+    assert "CUSTOM_FPGA_FUNCTION_AES" in state.traits
+    assert state.inventories["CUSTOM_FPGA_REGION"].capacity == 1
+
+
+def test_a_pools_floor_is_kept(cloud: Deployment) -> None:
+    """The catalog keeps one slot of gzip free; servers take all there are."""
+    taken = 0
+    while True:
+        [server] = cloud.servers.boot(f"gzip-{taken}", "fpga.gzip")
+        found = cloud.servers.get(server)
+        assert found is not None
+        if found.status is not ServerStatus.ACTIVE:
+            break
+        taken += 1
+        assert taken < 60
+        if not cloud.placement.providers(
+            resources={"CUSTOM_FPGA": 1}, required=["CUSTOM_FPGA_FUNCTION_GZIP"]
+        ):
+            break
+
+    def free() -> bool:
+        return bool(
+            cloud.placement.providers(
+                resources={"CUSTOM_FPGA": 1}, required=["CUSTOM_FPGA_FUNCTION_GZIP"]
+            )
+        )
+
+    eventually(free)
+
+
+def test_nothing_is_programmed_in_use_and_no_fence_is_left(cloud: Deployment) -> None:
+    cloud.settled()
+    with cloud.database.read() as tx:
+        assert tx.fences.all() == []
+    for device in cloud.catalog.devices:
+        for line in cloud.cards.journal(device.name):
+            assert not line.get("users"), line
