@@ -224,6 +224,31 @@ def test_two_processes_exclude_each_other(rig: Rig) -> None:
     assert rig.programmer.read(rig.device).function == "aes"
 
 
+def test_who_is_entitled_no_more_sends_nothing(rig: Rig) -> None:
+    rig.programmer.program(rig.device, function("gzip"), "t1")
+    asked: list[bool | None] = []
+
+    def entitled() -> bool:
+        asked.append(rig.programmer.read(rig.device).busy)
+        return False
+
+    result = rig.programmer.program(rig.device, function(), "t2", entitled)
+    assert result.outcome is Outcome.SUPERSEDED
+    assert asked == [True]  # while the lock was held
+    reading = rig.programmer.read(rig.device)
+    assert (reading.function, reading.busy) == ("gzip", False)
+
+
+def test_an_error_of_the_question_is_the_callers(rig: Rig) -> None:
+    def entitled() -> bool:
+        raise Refuse("the database says no")
+
+    with pytest.raises(Refuse, match="says no"):
+        rig.programmer.program(rig.device, function(), "t", entitled)
+    assert rig.programmer.read(rig.device) == rig.programmer.read(rig.device)
+    assert rig.programmer.read(rig.device).busy is False
+
+
 def test_no_answer_is_never_a_success(rig: Rig) -> None:
     rig.hang_next()
     result = rig.programmer.program(rig.device, function(), "t")
@@ -402,6 +427,16 @@ def test_command_without_what_it_needs(command: CommandRig) -> None:
         command.programmer.stage(device, function())
     assert command.programmer.program(device, function(), "t").outcome is Outcome.FAILED
     assert not command.programmer.read(device).readable
+
+
+def test_command_whose_locks_cannot_be_made(command: CommandRig, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    settings = command.settings.model_copy(update={"lock_dir": str(tmp_path / "file" / "locks")})
+    driver = CommandDriver(settings)
+    result = driver.program(command.device, function(), "t")
+    assert result.outcome is Outcome.FAILED
+    assert "cannot lock" in result.detail
+    assert driver.read(command.device) == Reading(readable=False, busy=None)
 
 
 def test_command_with_an_unknown_placeholder() -> None:

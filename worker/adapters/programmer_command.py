@@ -102,15 +102,19 @@ class CommandDriver:
         ``UNKNOWN`` where a part of the tool may still be running. A timeout is never a success,
         whatever the device reads afterwards.
         """
-        limit = self._settings.timeout_seconds
-        try:
-            argv = _argv(self._settings.program, device, function)
-            with self._alone(device) as lock, self._log(device) as log:
-                streams = _Streams(log, log, lock)
-                status = _run(argv, streams, limit, {"CHANGEOVER_TOKEN": token})
-                detail = _tail(log)
-        except Refuse as error:
-            return ProgramResult(Outcome.FAILED, error.message)
+        with ExitStack() as held:
+            try:
+                argv = _argv(self._settings.program, device, function)
+                lock = held.enter_context(self._alone(device))
+                log = held.enter_context(self._log(device))
+            except Refuse as error:
+                return ProgramResult(Outcome.FAILED, error.message)
+            if not entitled():
+                return ProgramResult(Outcome.SUPERSEDED)
+            streams = _Streams(log, log, lock)
+            limit = self._settings.timeout_seconds
+            status = _run(argv, streams, limit, {"CHANGEOVER_TOKEN": token})
+            detail = _tail(log)
         if status is None:
             return ProgramResult(Outcome.FAILED, f"the tool cannot be started: {argv[0]}")
         return self._judge(device, status, detail)
