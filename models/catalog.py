@@ -178,6 +178,7 @@ class Catalog(Strict):
         problems += [
             f"pools.{name}: no function {name}" for name in self.pools if name not in self.functions
         ]
+        problems += self._indistinguishable()
         seen: dict[str, str] = {}
         for index, device in enumerate(self.devices):
             where = f"devices.{index}"
@@ -190,6 +191,28 @@ class Catalog(Strict):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _indistinguishable(self) -> list[str]:
+        """What a device offers in Placement must say which function it has."""
+        problems = []
+        looks: dict[tuple[str, str | None, frozenset[str]], str] = {}
+        for function in self.functions.values():
+            for model in (self.models[name] for name in function.fits if name in self.models):
+                single = model.resource_class is None
+                traits = frozenset(function.traits) | frozenset(model.traits)
+                look = (model.name, function.resource_class if single else None, traits)
+                other = looks.setdefault(look, function.name)
+                if other != function.name:
+                    problems.append(
+                        f"functions.{function.name}: looks like {other} in Placement on model "
+                        f"{model.name}: give one of them a further trait"
+                    )
+                elif not single and traits == frozenset(model.traits):
+                    problems.append(
+                        f"functions.{function.name}: its traits are those that every device of "
+                        f"model {model.name} has: an empty one would look like it"
+                    )
+        return problems
 
     def pool(self, function: str) -> Pool:
         """The pool of ``function``; one without an entry has the defaults."""

@@ -95,7 +95,8 @@ def function_seen(
 ) -> Function | None:
     """The function that inventories and traits say the device offers, if any.
 
-    The one with the most traits wins: ``aes`` and ``aes-gcm`` may share some.
+    The one with the most traits wins: ``aes`` and ``aes-gcm`` may share some. The model's own
+    count for each, as an empty device has them too.
     """
     have = frozenset(traits)
     found: list[Function] = []
@@ -108,4 +109,5 @@ def function_seen(
             and (dynamic or (inventory is not None and inventory.total > 0))
         ):
             found.append(function)
-    return max(found, key=lambda f: (len(f.traits), f.name), default=None)
+    own = frozenset(model.traits)
+    return max(found, key=lambda f: len(own.union(f.traits)), default=None)
