@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 
 from changeover.models.catalog import Catalog, Device, Function
 from changeover.models.flavor import Flavor
-from changeover.models.placement import Inventory
+from changeover.models.placement import Inventory, ProviderState
 from changeover.worker.ports.placement import PlacementTenant
 from changeover.worker.simulator.cards import SimulatedCards
 from changeover.worker.simulator.servers import SimulatedServers
@@ -133,8 +133,12 @@ def _build_device(
 ) -> None:
     model = catalog.models[device.model]
     name = f"{device.host}_{device.name}"
-    placement.create_provider(device.provider, name, parent=shape.uuid(device.host))
-    state = placement.state(device.provider)
+    provider = placement.create_provider(device.provider, name, parent=shape.uuid(device.host))
+    state = (
+        placement.state(device.provider)
+        if provider.generation
+        else ProviderState(device.provider, 0, {}, frozenset())
+    )
     if state.traits >= set(model.traits):
         return  # the traits are written last: it was built before, and may have changed since
     loaded = catalog.functions.get(function)
