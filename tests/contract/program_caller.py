@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 
 from changeover.models.catalog import CommandProgrammer as Settings
 from changeover.models.catalog import Device, Function
+from changeover.worker.adapters.clock import SystemClock
 from changeover.worker.adapters.programmer_command import CommandDriver
 from changeover.worker.adapters.programmer_simulated import SimulatedDriver
 from changeover.worker.ports.programmer import Programmer
 from changeover.worker.simulator.cards import SimulatedCards
-
-
-class SystemClock:
-    """Real time."""
-
-    def now(self) -> float:
-        return time.time()
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
 
 
 def programmer(kind: str, where: str) -> Programmer:

@@ -19,21 +19,11 @@ import pytest
 from changeover.models.catalog import Artifact, Catalog, Device, Function, Model
 from changeover.models.catalog import CommandProgrammer as Settings
 from changeover.models.errors import Busy, Invalid, Refuse
+from changeover.worker.adapters.clock import SystemClock
 from changeover.worker.adapters.programmer_command import DETAIL_CHARACTERS, CommandDriver
 from changeover.worker.adapters.programmer_simulated import SimulatedDriver
 from changeover.worker.ports.programmer import Outcome, Programmer, Reading
 from changeover.worker.simulator.cards import Behaviour, Fault, FaultKind, SimulatedCards
-
-
-class SystemClock:
-    """Real time: these tests kill real processes."""
-
-    def now(self) -> float:
-        return time.time()
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
-
 
 CALLER = Path(__file__).with_name("program_caller.py")
 

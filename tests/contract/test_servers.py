@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from changeover.models.notification import (
 from changeover.worker.ports.placement import PlacementTenant
 from changeover.worker.ports.servers import MARKER, REPLACES, Server, Servers, ServerStatus
 from changeover.worker.simulator.cards import SimulatedCards
+from changeover.worker.simulator.clock import VirtualClock
 from changeover.worker.simulator.fleet import Shape, build_fleet, describe_fleet
 from changeover.worker.simulator.placement import MemoryPlacement
 from changeover.worker.simulator.servers import ServersFault, SimulatedServers
@@ -38,24 +39,11 @@ AES, GZIP = "fpga1", "fpga2"
 NOWHERE = "00000000-0000-0000-0000-00000000dead"
 
 
-class Clock:
-    """Time that moves when somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.time = 1_700_000_000.0
-
-    def now(self) -> float:
-        return self.time
-
-    def sleep(self, seconds: float) -> None:
-        self.time += seconds
-
-
 class Cloud:
     """A small cloud: a card with aes, one with gzip, a GPU, two regions."""
 
     def __init__(self, path: str | Path = ":memory:", **knobs: Any) -> None:
-        self.clock = Clock()
+        self.clock = VirtualClock()
         self.placement: PlacementTenant = MemoryPlacement()
         self.heard: list[Notification] = []
         self.servers = SimulatedServers(
@@ -168,7 +156,7 @@ def test_hosts(cloud: Cloud, servers: Servers) -> None:
 def test_api_down_does_nothing(cloud: Cloud, servers: Servers) -> None:
     failed = cloud.failed()
     cloud.servers.inject(ServersFault.API_DOWN, times=6)
-    calls = [
+    calls: list[Callable[[], object]] = [
         lambda: servers.get(failed.uuid),
         lambda: servers.create_like(failed, "m"),
         lambda: servers.find("m", "demo"),
@@ -388,13 +376,11 @@ def test_processes_share_one_file(shared: Cloud, tmp_path: Path) -> None:
     cloud = shared
     (uuid,) = cloud.servers.boot("mine", "plain")
     script = """
-import sys, time
+import sys
+from changeover.worker.adapters.clock import SystemClock
 from changeover.worker.simulator.placement import MemoryPlacement
 from changeover.worker.simulator.servers import SimulatedServers
-class Clock:
-    now = staticmethod(time.time)
-    sleep = staticmethod(time.sleep)
-servers = SimulatedServers(sys.argv[1], MemoryPlacement(), Clock())
+servers = SimulatedServers(sys.argv[1], MemoryPlacement(), SystemClock())
 assert servers.get(sys.argv[2]).name == "mine"
 servers.boot("theirs", "plain")
 servers.close()
@@ -458,7 +444,7 @@ class Deadly(MemoryPlacement):
 
 def test_the_fleet_is_built_once_and_left_alone(tmp_path: Path) -> None:
     placement: PlacementTenant = MemoryPlacement()
-    cards = SimulatedCards(tmp_path, Clock())
+    cards = SimulatedCards(tmp_path, VirtualClock())
     fleet = build_fleet(placement, cards)
     devices = fleet.catalog.devices
     assert len(placement.providers()) == 4 + len(devices)

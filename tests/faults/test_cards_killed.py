@@ -12,17 +12,17 @@ import sys
 import time
 from pathlib import Path
 
+from changeover.worker.adapters.clock import SystemClock
+from changeover.worker.simulator.cards import SimulatedCards
+
 WORKER = """
 import random, sys, time
 from pathlib import Path
 from changeover.models.errors import Busy
+from changeover.worker.adapters.clock import SystemClock
 from changeover.worker.simulator.cards import Behaviour, SimulatedCards
 
-class Clock:
-    now = staticmethod(time.time)
-    sleep = staticmethod(time.sleep)
-
-cards = SimulatedCards(Path(sys.argv[1]), Clock())
+cards = SimulatedCards(Path(sys.argv[1]), SystemClock())
 chance = random.Random(sys.argv[2])
 while True:
     token = f"{sys.argv[2]}-{chance.random()}"
@@ -51,13 +51,7 @@ def check(lines: list[dict[str, object]]) -> int:
 
 
 def test_killed_callers(tmp_path: Path) -> None:
-    from changeover.worker.simulator.cards import SimulatedCards  # noqa: PLC0415 - only to set up
-
-    class Clock:
-        now = staticmethod(time.time)
-        sleep = staticmethod(time.sleep)
-
-    cards = SimulatedCards(tmp_path, Clock())
+    cards = SimulatedCards(tmp_path, SystemClock())
     cards.add("a")
     cards.add("b")
     chance = random.Random(3)  # noqa: S311 - a reproducible torture

@@ -12,28 +12,16 @@ import pytest
 from changeover.models.errors import Busy, NotFound
 from changeover.worker.ports.programmer import Outcome
 from changeover.worker.simulator.cards import Behaviour, Fault, FaultKind, SimulatedCards
-
-
-class Clock:
-    """Time that moves when somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.time = 1000.0
-
-    def now(self) -> float:
-        return self.time
-
-    def sleep(self, seconds: float) -> None:
-        self.time += seconds
+from changeover.worker.simulator.clock import VirtualClock
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> VirtualClock:
+    return VirtualClock(1000.0)
 
 
 @pytest.fixture
-def cards(tmp_path: Path, clock: Clock) -> SimulatedCards:
+def cards(tmp_path: Path, clock: VirtualClock) -> SimulatedCards:
     made = SimulatedCards(tmp_path, clock)
     made.add("a", function="old")
     made.behave(Behaviour(jitter=0.0))
@@ -60,22 +48,22 @@ def test_what_is_programmed_when_is_journaled(cards: SimulatedCards) -> None:
 
 def test_adding_again_changes_nothing(cards: SimulatedCards, tmp_path: Path) -> None:
     assert not cards.add("a", function="other")
-    again = SimulatedCards(tmp_path, Clock())
+    again = SimulatedCards(tmp_path, VirtualClock(1000.0))
     assert again.function("a") == "old"
     assert again.devices() == ["a"]
 
 
 def test_times_are_seeded(tmp_path: Path) -> None:
     def times(home: Path, seed: int) -> list[float]:
-        clock = Clock()
+        clock = VirtualClock(1000.0)
         cards = SimulatedCards(home, clock)
         cards.add("a")
         cards.behave(Behaviour(seed=seed, scale=0.5, jitter=0.2, seconds={"f": 100.0}))
         taken = []
         for index in range(3):
-            start = clock.time
+            start = clock.now()
             cards.program("a", "f", str(index), 1.0)
-            taken.append(clock.time - start)
+            taken.append(clock.now() - start)
         return taken
 
     first = times(tmp_path / "1", 7)
@@ -100,7 +88,7 @@ def test_times_are_seeded(tmp_path: Path) -> None:
 )
 def test_faults(
     cards: SimulatedCards,
-    clock: Clock,
+    clock: VirtualClock,
     fault: Fault,
     outcome: Outcome,
     holds: str,
@@ -109,12 +97,12 @@ def test_faults(
     cards.inject(fault)
     assert cards.program("a", "new", "t", 4.0).outcome is outcome
     assert cards.function("a") == holds
-    assert clock.time == 1000.0 + seconds
+    assert clock.now() == 1000.0 + seconds
     assert cards.program("a", "new", "t2", 4.0).outcome is Outcome.PROGRAMMED
 
 
 def test_a_late_call_keeps_the_device_busy_until_it_completes(
-    cards: SimulatedCards, clock: Clock
+    cards: SimulatedCards, clock: VirtualClock
 ) -> None:
     cards.inject(Fault(FaultKind.LATE, seconds=30.0))
     assert cards.program("a", "new", "t", 5.0).outcome is Outcome.UNKNOWN
@@ -170,13 +158,11 @@ def test_reading(cards: SimulatedCards) -> None:
 def test_a_killed_caller_frees_the_card_and_is_noted(cards: SimulatedCards, tmp_path: Path) -> None:
     cards.inject(Fault(FaultKind.KILL))
     script = """
-import sys, time
+import sys
 from pathlib import Path
+from changeover.worker.adapters.clock import SystemClock
 from changeover.worker.simulator.cards import SimulatedCards
-class Clock:
-    now = staticmethod(time.time)
-    sleep = staticmethod(time.sleep)
-SimulatedCards(Path(sys.argv[1]), Clock()).program("a", "new", "t1", 0.1)
+SimulatedCards(Path(sys.argv[1]), SystemClock()).program("a", "new", "t1", 0.1)
 """
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
     assert done.returncode == -9
