@@ -84,7 +84,7 @@ class Timeouts:
 
     connect: float = 3.0
     read: float = 30.0
-    total: float = 120.0
+    total: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +271,9 @@ class HttpPlacement:
         return _checked(answer).parse(_candidates)
 
     def _query(self, request: ResourceRequest, root: str | None) -> Iterator[tuple[str, str]]:
+        suffixes = Counter(group.suffix for group in request.groups)
+        if any(count > 1 for count in suffixes.values()):
+            raise Invalid("two groups of the request have one suffix")
         for group in sorted(request.groups, key=lambda group: group.suffix):
             if not (group.resources or group.required or group.any_of or group.forbidden):
                 continue
@@ -365,6 +368,8 @@ class HttpPlacement:
         project: str,
         user: str,
     ) -> bool:
+        if not allocations:
+            raise Invalid("nothing to allocate")  # to Placement that would mean: drop all
         body: dict[str, Any] = {
             "allocations": {
                 uuid: {"resources": dict(amounts)} for uuid, amounts in allocations.items()
