@@ -289,7 +289,9 @@ def test_any_device_of_any_catalog(
         assert {rc: i for rc, i in inventories.items() if rc in foreign} == foreign
         assert set(inventories) - set(foreign) <= offer.own_classes(model, catalog)
         assert traits >= strange
-        assert all(inv.reserved <= inv.total for rc, inv in inventories.items() if rc not in foreign)
+        assert all(
+            inv.reserved <= inv.total for rc, inv in inventories.items() if rc not in foreign
+        )
         # A trait is offered exactly if the device has it.
         assert traits & offer.own_traits(catalog) == (
             frozenset(function.traits if function else ()) | frozenset(model.traits)
