@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
@@ -28,42 +28,58 @@ class Understanding:
     models: frozenset[str]
     relaxed: ResourceRequest
     nobody: Reason | None
+    strange: frozenset[str] = frozenset()
 
 
 def understand(request: ResourceRequest, catalog: Catalog) -> Understanding:
     """Take a request apart; see :class:`Understanding`."""
     classes = _programmable_classes(catalog)
-    known = own_traits(catalog)
+    known = own_traits(catalog) | _static_traits(catalog)
     needs: list[Need] = []
     models: set[str] = set()
     rest: list[RequestGroup] = []
     nobody: Reason | None = None
     for group in request.groups:
-        wanted = [rc for rc in group.resources if rc in classes]
+        wanted = sorted(rc for rc in group.resources if rc in classes)
         if not wanted:
             rest.append(group)
             continue
-        fits = [
-            (function, model)
-            for function, model in _pairs(catalog)
-            if _gives(function, model, group, known)
-        ]
-        if not fits:
+        fits = _fits(group, wanted, known, catalog)
+        if fits is None:
             nobody = nobody or _nobody(group, wanted, known, catalog)
             continue
-        amount = max(group.resources[rc] for rc in wanted)
-        names = tuple(sorted({function.name for function, _ in fits}))
-        needs.append(Need(names, amount))
-        models |= {model.name for _, model in fits}
-        stripped = _without_device(group, fits)
-        if stripped.resources or stripped.required or stripped.forbidden:
-            rest.append(stripped)
+        for rc in wanted:
+            names = tuple(sorted({function.name for function, _ in fits[rc]}))
+            needs.append(Need(names, group.resources[rc]))
+            models |= {model.name for _, model in fits[rc]}
+        rest.append(_without_devices(group, fits, known))
     if not needs and nobody is None:
-        nobody = _not_ours(request, known, catalog)
+        nobody = _not_ours(request, own_traits(catalog), catalog)
     suffixed = [group for group in rest if group.suffix and group.resources]
     policy = request.group_policy if len(suffixed) > 1 else None
     relaxed = replace(request, groups=tuple(g for g in rest if g.resources), group_policy=policy)
-    return Understanding(tuple(needs), frozenset(models), relaxed, nobody)
+    strange = frozenset().union(*(_strange(group, known) for group in request.groups))
+    return Understanding(tuple(needs), frozenset(models), relaxed, nobody, strange)
+
+
+def misspelt(traits: Iterable[str], catalog: Catalog) -> Reason:
+    """Why traits that neither a function nor any provider has can never be had: nearest names.
+
+    Nearest by Ratcliff and Obershelp's similarity, at least 0.75 (``difflib``).
+    """
+    return _no_function_has(traits, "no function of the catalog and no resource provider", catalog)
+
+
+def _no_function_has(traits: Iterable[str], who: str, catalog: Catalog) -> Reason:
+    known = sorted(own_traits(catalog))
+    strange = sorted(traits)
+    near = {t: get_close_matches(t, known, n=3, cutoff=0.75) for t in strange}
+    hints = "; ".join(f"nearest to {t}: {', '.join(n)}" for t, n in near.items() if n)
+    return Reason(
+        "demand.no_function_has_trait",
+        f"{who} has {', '.join(strange)}" + (f" ({hints})" if hints else ""),
+        {"traits": strange, "nearest": near},
+    )
 
 
 def _pairs(catalog: Catalog) -> Iterable[tuple[Function, Model]]:
@@ -76,54 +92,91 @@ def _programmable_classes(catalog: Catalog) -> frozenset[str]:
     return frozenset(class_of(function, model) for function, model in _pairs(catalog))
 
 
-def _gives(function: Function, model: Model, group: RequestGroup, known: frozenset[str]) -> bool:
-    """Whether a device of ``model`` with ``function`` could satisfy the group's device part.
+def _static_traits(catalog: Catalog) -> frozenset[str]:
+    return frozenset().union(*(model.traits for model in catalog.models.values()))
 
-    Required traits that are neither a function's nor the model's may be those of the host (an
+
+Pair = tuple[Function, Model]
+
+
+def _traits(pair: Pair) -> frozenset[str]:
+    function, model = pair
+    return frozenset(function.traits) | frozenset(model.traits)
+
+
+def _fits(
+    group: RequestGroup, wanted: Collection[str], known: frozenset[str], catalog: Catalog
+) -> Mapping[str, list[Pair]] | None:
+    """What could give each wanted class, or ``None`` if not all of them can be given.
+
+    In a suffixed group one provider gives everything, and a device offers one class only. In the
+    unsuffixed one each class may come from a device of its own, and a trait from any of these.
+    Required traits that are neither a function's nor a model's may be those of the host (an
     unsuffixed group spans the tree) or set on the provider by others: the relaxed request asks
     Placement about them.
     """
-    have = frozenset(function.traits) | frozenset(model.traits)
-    amount = group.resources.get(class_of(function, model), 0)
-    return (
-        0 < amount <= slots_of(function, model)
-        and not (group.required & known) - have
-        and not group.forbidden & have
-        and all(choice & have or choice - known for choice in group.any_of)
-    )
+    if group.suffix and (len(wanted) > 1 or _of_no_device(group, wanted, known)):
+        return None
+    choices = [frozenset({trait}) for trait in group.required & known] + list(group.any_of)
+    fits = {}
+    given = set()
+    for rc in wanted:
+        pairs = [
+            (function, model)
+            for function, model in _pairs(catalog)
+            if class_of(function, model) == rc
+            and group.resources[rc] <= slots_of(function, model)
+            and not group.forbidden & _traits((function, model))
+        ]
+        for choice in choices:
+            having = [pair for pair in pairs if choice & _traits(pair)]
+            if having:
+                pairs = having
+                given.add(choice)
+        if not pairs:
+            return None
+        fits[rc] = pairs
+    return fits if all(choice in given or choice - known for choice in choices) else None
 
 
-def _without_device(group: RequestGroup, fits: Iterable[tuple[Function, Model]]) -> RequestGroup:
-    """The group without what the device gives: its class, its function's and model's traits."""
-    pairs = list(fits)
-    classes = {class_of(function, model) for function, model in pairs}
-    given = frozenset().union(*(f.traits for f, _ in pairs), *(m.traits for _, m in pairs))
+def _strange(group: RequestGroup, known: frozenset[str]) -> frozenset[str]:
+    return frozenset(t for t in group.required - known if t.startswith("CUSTOM_"))
+
+
+def _of_no_device(
+    group: RequestGroup, wanted: Collection[str], known: frozenset[str]
+) -> frozenset[str]:
+    """Traits that the device itself would have to have, and that the catalog gives to none.
+
+    Nothing else provides a suffixed group that asks for a device only, so that the relaxed
+    request cannot ask about them.
+    """
+    device_only = group.suffix and group.resources.keys() == set(wanted)
+    return _strange(group, known) if device_only else frozenset()
+
+
+def _without_devices(
+    group: RequestGroup, fits: Mapping[str, list[Pair]], known: frozenset[str]
+) -> RequestGroup:
+    """The group without what devices give: their classes, their functions' and models' traits."""
+
+    def is_given(choice: frozenset[str]) -> bool:
+        return any(all(choice & _traits(pair) for pair in pairs) for pairs in fits.values())
+
     return replace(
         group,
-        resources={rc: n for rc, n in group.resources.items() if rc not in classes},
-        required=group.required - given,
-        any_of=tuple(choice for choice in group.any_of if not choice & given),
-        forbidden=group.forbidden - given,
+        resources={rc: n for rc, n in group.resources.items() if rc not in fits},
+        required=group.required - known,
+        any_of=tuple(choice for choice in group.any_of if not is_given(choice)),
     )
 
 
 def _nobody(
-    group: RequestGroup, wanted: Iterable[str], known: frozenset[str], catalog: Catalog
+    group: RequestGroup, wanted: Collection[str], known: frozenset[str], catalog: Catalog
 ) -> Reason:
-    strange = sorted(
-        trait
-        for trait in group.required
-        if trait.startswith("CUSTOM_") and trait not in known and not _of_model(trait, catalog)
-    )
+    strange = _of_no_device(group, wanted, known)
     if strange:
-        near = {t: get_close_matches(t, sorted(known), n=3, cutoff=0.75) for t in strange}
-        hints = "; ".join(f"nearest to {t}: {', '.join(n)}" for t, n in near.items() if n)
-        return Reason(
-            "demand.no_function_has_trait",
-            f"no function of the catalog has {', '.join(strange)}"
-            + (f" ({hints})" if hints else ""),
-            {"traits": strange, "nearest": near},
-        )
+        return _no_function_has(strange, "no function and no device model of the catalog", catalog)
     amounts = {rc: group.resources[rc] for rc in wanted}
     most = Counter[str]()
     for function, model in _pairs(catalog):
@@ -136,10 +189,6 @@ def _nobody(
         + ", ".join(f"{n} x {rc} on one device (at most {most[rc]})" for rc, n in amounts.items()),
         {"resources": amounts, "required": sorted(group.required), "most": dict(most)},
     )
-
-
-def _of_model(trait: str, catalog: Catalog) -> bool:
-    return any(trait in model.traits for model in catalog.models.values())
 
 
 def _not_ours(request: ResourceRequest, known: frozenset[str], catalog: Catalog) -> Reason:
