@@ -165,7 +165,7 @@ class Board:
         """What became of each boot, at the end."""
         self._line("")
         for boot in reversed(snapshot.boots):
-            took = (boot.finished_at or snapshot.at) - boot.failed_at
+            took = (boot.finished_at or snapshot.at) - boot.received_at
             self._line(
                 f"  {boot.server[:8]} {boot.name:<12} {boot.state:<10} after {took:5.1f} s: "
                 f"{boot.reason.text}"

@@ -7,13 +7,16 @@ simulated Nova's own journal as well, not from Changeover's word alone.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -22,10 +25,12 @@ from changeover.console.board import Board, read_board
 from changeover.models.boot import Boot
 from changeover.models.errors import ChangeoverError
 from changeover.models.flavor import Flavor
+from changeover.models.notification import BuildFailed, parse_notification
 from changeover.models.states import BOOT_OVER, BootState
 from changeover.worker.adapters.clock import SystemClock
 from changeover.worker.bootstrap import (
     load_catalog,
+    notification_url,
     open_database,
     open_placement,
     open_simulated_servers,
@@ -34,6 +39,7 @@ from changeover.worker.operate import Operator
 from changeover.worker.ports.servers import REPLACES, ServerStatus
 from changeover.worker.settings import Settings
 from changeover.worker.simulator.servers import SimulatedServers
+from changeover.worker.simulator.wire import KombuEmitter
 from changeover.worker.store import Database
 from changeover.worker.supervisor import running
 
@@ -58,6 +64,7 @@ class Scenario:
 
     servers: SimulatedServers
     operator: Operator
+    emit: Callable[[Mapping[str, Any]], None]
     booted: dict[str, list[str]] = field(default_factory=dict)
 
     def boot(self, name: str, flavor: str, count: int = 1, host: str | None = None) -> None:
@@ -74,8 +81,18 @@ class Scenario:
     def behind_a_filter(self) -> None:
         """A host's service is away for a moment: Nova's filters reject it, Placement does not."""
         self.servers.set_host("host1", up=False)
-        self.boot("filtered", "fpga.gzip", host="host1")
+        self.boot("filtered", "vgpu.2q", host="host1")
         self.servers.set_host("host1", up=True)
+
+    def replay_three(self) -> None:
+        """A multi-create of three that failed on a real Nova, captured there, fails here again."""
+        capture = resources.files("changeover.worker.simulator") / "captures/three_servers.jsonl"
+        for line in capture.read_text(encoding="utf-8").splitlines():
+            message = json.loads(line)["message"]
+            notification = parse_notification(json.dumps(message))
+            if isinstance(notification, BuildFailed):
+                self.servers.add_failed(notification)
+            self.emit(message)
 
     def acts(self) -> list[Act]:
         """The scenario, in order of time."""
@@ -93,7 +110,11 @@ class Scenario:
         self.servers.add_flavor(nobody)
         return [
             Act(0.0, "alice boots sha3 on host4: it works", self._on_the_only_card),
-            Act(0.5, "alice boots three servers with aes at once", self._three),
+            Act(
+                0.5,
+                "three servers with aes fail at once, as captured on a real Nova",
+                self._three,
+            ),
             Act(1.0, "bob needs ipsec: its only card is in use", self._ipsec),
             Act(1.5, "carol boots two servers with vGPU type 8q", self._vgpus),
             Act(2.0, "dave boots while his host's service is away", self.behind_a_filter),
@@ -108,7 +129,7 @@ class Scenario:
 
     def _three(self) -> None:
         self.boot("aes-warm", "fpga.aes")
-        self.boot("aes-three", "fpga.aes", count=3)
+        self.replay_three()
 
     def _ipsec(self) -> None:
         self.boot("ipsec", "fpga.ipsec")
@@ -211,7 +232,8 @@ def _run(settings: Settings, console: Console) -> int:
         catalog = load_catalog(settings)
         operator = Operator(database, catalog, SystemClock(), "demo")
         console.print(f"ready after {time.monotonic() - began:.1f} s")
-        scenario = Scenario(servers, operator)
+        emitter = KombuEmitter(notification_url(settings), settings.notification_exchange)
+        scenario = Scenario(servers, operator, emitter)
         board = Board(catalog, console)
         if console.is_terminal:
             with Live(console=console, refresh_per_second=4, transient=False) as live:
@@ -225,6 +247,7 @@ def _run(settings: Settings, console: Console) -> int:
             _play(scenario, database, lambda: board.lines(read_board(database)), board.say)
         result = count(database, servers)
         board.summary(read_board(database))
+        emitter.close()
         database.dispose()
         servers.close()
     if result.doubled:

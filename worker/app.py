@@ -64,11 +64,12 @@ def _say_alive(**_: Any) -> None:
 
     def beat() -> None:
         pause = threading.Event()
-        while not pause.wait(BEAT_SECONDS):
+        while True:
             try:
                 with database.write() as tx:
                     tx.switches.beat(process, "worker", clock.now())
             except Retry as exc:
                 structlog.get_logger(__name__).warning("worker.beat_failed", why=exc.message)
+            pause.wait(BEAT_SECONDS)
 
     threading.Thread(target=beat, name="heartbeat", daemon=True).start()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from changeover.models.boot import Boot
 from changeover.models.placement import Candidates, RequestGroup, ResourceRequest
 from changeover.models.planning import DemandClass, DeviceView, Need
 from changeover.models.task import Task
 from changeover.policies.offer import class_of
-from changeover.policies.understand import Understanding, understand
+from changeover.policies.understand import Understanding, misspelt, understand
 from changeover.policies.weigh import Fairness, weight
 from changeover.worker.world import World
 
@@ -65,9 +65,23 @@ def judge_class(world: World, boots: list[Boot]) -> Judged:
     if not understanding.nobody and understanding.relaxed.groups:
         relaxed = world.placement.candidates(understanding.relaxed, CANDIDATES_LIMIT)
         hosts = _rooms(world, understanding.relaxed, relaxed)
+        if not hosts:
+            understanding = _with_misspelt(world, understanding)
     elif understanding.relaxed.hosts is not None:
         hosts = {host: len(boots) for host in understanding.relaxed.hosts}
     return Judged(tuple(boots), understanding, now, hosts, frozenset(boot.id for boot in elsewhere))
+
+
+def _with_misspelt(world: World, understanding: Understanding) -> Understanding:
+    """Where no host can take the rest, look whether it asks for a trait that nothing has."""
+    nowhere = [
+        trait
+        for trait in sorted(understanding.strange)
+        if not world.placement.providers(required=[trait])
+    ]
+    if not nowhere:
+        return understanding
+    return replace(understanding, nobody=misspelt(nowhere, world.catalog))
 
 
 def _fits_elsewhere(
@@ -227,7 +241,21 @@ def floor_demands(world: World) -> list[DemandClass]:
             needs=(Need((name,)),),
             weights=tuple(FLOOR_WEIGHT / (1.0 + k / pool.min_free) for k in range(pool.min_free)),
             subjects=(name,) * pool.min_free,
+            devices=_floor_devices(world, name),
         )
         for name, pool in world.catalog.pools.items()
         if pool.min_free > 0
     ]
+
+
+def _floor_devices(world: World, name: str) -> frozenset[str]:
+    """Where a floor's slots count: on devices that offer the function as its own class.
+
+    A fully dynamic region takes any function, so that one that happens to have this loaded is no
+    slot less for the others; it counts only for functions that fit nothing else.
+    """
+    function = world.catalog.functions[name]
+    models = [world.catalog.models[model] for model in function.fits]
+    single = {model.name for model in models if model.mode == "single_program"}
+    counted = single or set(function.fits)
+    return frozenset(d.provider for d in world.catalog.devices if d.model in counted)

@@ -210,17 +210,21 @@ def _building(world: World, boot: Boot) -> Boot:
 
 
 def _booted(world: World, boot: Boot, server: Server) -> Boot:
-    """Commit the outcome, then tidy up: the failed server is of no use to anybody now."""
+    """Tidy up, then commit the outcome: the failed server is of no use to anybody now.
+
+    In this order a crash in between only tidies twice. A cloud that forbids it does not undo the
+    success; one that does not answer is asked again.
+    """
+    try:
+        world.servers.link(boot.server, {REPLACED_BY: server.uuid})
+        world.servers.delete(boot.server)
+    except (Refuse, AskOperator) as exc:
+        log.warning("boot.tidy_refused", why=exc.message)
     reason = Reason("boot.booted", f"runs as {server.uuid} on {server.host}")
     with world.database.write() as tx:
         booted = tx.boots.move(boot, BootState.BOOTED, world.clock.now(), reason=reason)
         tx.boots.drop_promises(boot.id)
-    try:
-        world.servers.link(boot.server, {REPLACED_BY: server.uuid})
-        world.servers.delete(boot.server)
-    except ChangeoverError as exc:
-        log.warning("boot.tidy_failed", why=exc.message)
-    return booted
+        return booted
 
 
 def _failed_again(world: World, boot: Boot, reason: Reason) -> Boot:

@@ -20,7 +20,7 @@ from pathlib import Path
 import structlog
 from kombu import Connection
 
-from changeover.models.errors import Busy, ChangeoverError
+from changeover.models.errors import Busy, ChangeoverError, Unreachable
 from changeover.worker import flock
 from changeover.worker.adapters.clock import SystemClock
 from changeover.worker.bootstrap import (
@@ -52,6 +52,7 @@ STEADY_SECONDS = 60.0
 
 WORKER_STOP_SECONDS = 20.0
 STOP_SECONDS = 10.0
+ALIVE_SECONDS = 30.0
 
 Start = Callable[[], Child]
 
@@ -102,6 +103,7 @@ class Supervisor:
         self.env = dict(os.environ)
         self.processes: list[Process] = []
         self.stopping = threading.Event()
+        self.started_at = time.time()
         self._services = contextlib.ExitStack()
 
     def start(self) -> Settings:
@@ -194,6 +196,25 @@ class Supervisor:
 
         self.processes.append(Process(name, start, stop_seconds))
 
+    def wait_until_alive(self) -> None:
+        """Wait until a worker and a listener say in the database that they live.
+
+        Raises :class:`Unreachable` if one does not within :data:`ALIVE_SECONDS`.
+        """
+        database = open_database(self.settings)
+        deadline = time.monotonic() + ALIVE_SECONDS
+        missing = {"worker", "listener"}
+        while missing:
+            if time.monotonic() > deadline:
+                raise Unreachable(
+                    f"no {' and no '.join(sorted(missing))} came up within {ALIVE_SECONDS:.0f} s; "
+                    f"their logs are in {self.settings.state_dir}"
+                )
+            time.sleep(POLL_SECONDS / 5)
+            with database.read() as tx:
+                missing -= {process["role"] for process in tx.switches.alive(self.started_at)}
+        database.dispose()
+
     def watch(self) -> None:
         """Restart what dies, until :attr:`stopping` is set."""
         while not self.stopping.wait(POLL_SECONDS):
@@ -217,6 +238,7 @@ def running(settings: Settings, *, echo_logs: bool = False) -> Iterator[Supervis
     """A deployment for the length of a ``with`` block (the demo, tests, benchmarks)."""
     supervisor = Supervisor(settings, echo_logs=echo_logs)
     supervisor.start()
+    supervisor.wait_until_alive()
     watcher = threading.Thread(target=supervisor.watch, name="supervisor", daemon=True)
     watcher.start()
     try:
