@@ -1,0 +1,70 @@
+# What can be done here: `make help`.
+#
+# Everything is installed into .venv, once, from lock files with hashes. Nothing is compiled.
+
+SHELL := /bin/sh
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+# The first Python of 3.11 to 3.13 that is found; `make PYTHON=/path/to/python run` names another.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	2>/dev/null && { echo $$python; break; }; done)
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+LOCKED := --require-hashes --only-binary :all: --requirement
+LOCK := $(BIN)/uv --quiet --no-config pip compile pyproject.toml \
+	--universal --python-version 3.11 --only-binary :all: --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench clean lock
+
+help: ## Say what can be done here
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | \
+		while IFS="$$(printf '\t')" read -r name text; do printf '  make %-6s %s\n' "$$name" "$$text"; done
+
+run: $(VENV)/.installed ## Rescue boots on a simulated cloud: broker, Placement and workers of its own
+	@$(BIN)/changeover demo
+
+test: $(VENV)/.installed-dev ## Run the tests; ARGS=... is handed on to pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev ## Check style, types and the layers' direction
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p changeover
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed-dev ## Measure reaction, intake and memory
+	$(BIN)/python -m bench $(ARGS)
+
+lock: $(VENV)/.made ## Write the lock files anew, with the newest versions allowed
+	$(PIP) install --upgrade uv
+	$(LOCK) --upgrade --extra embedded --group build --output-file requirements.lock
+	$(LOCK) --upgrade --extra embedded --group build --group test --group lint --group bench \
+		--constraint requirements.lock --output-file requirements-dev.lock
+
+clean: ## Remove everything that was made here
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf src/changeover.egg-info
+
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; \
+	name it with make PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot make virtual environments: \
+	install its venv module (on Debian: python3-venv)" >&2; exit 1; }
+	@$(PIP) install --upgrade pip
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.made requirements.lock pyproject.toml
+	@echo "installing what is needed to run"
+	@$(PIP) install $(LOCKED) requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
+	@echo "installing what is needed to test"
+	@$(PIP) install $(LOCKED) requirements-dev.lock
+	@touch $@
