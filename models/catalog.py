@@ -13,6 +13,7 @@ from changeover.models.planning import Mode
 CUSTOM = re.compile(r"^CUSTOM_[A-Z0-9_]+$")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+-]*$", max_length=128)]
+HostName = Annotated[Name, Field(max_length=112)]  # a host's queue is named after it
 TraitName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=255)]
 ClassName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=255)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -95,7 +96,7 @@ class Device(Strict):
     name: Name
     provider: str = Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
     model: Name
-    host: Name
+    host: HostName
     address: str = Field(default="", max_length=255)
     owner: Owner = "changeover"
     card: Name | None = None
