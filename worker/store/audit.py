@@ -31,3 +31,12 @@ class Audit:
             .limit(limit)
         )
         return [dict(row) for row in reversed(rows)]
+
+    def latest(self, limit: int = 200) -> list[dict[str, Any]]:
+        """The last deeds on anything, oldest first."""
+        rows = self.session.rows(
+            select(AuditRow.at, AuditRow.actor, AuditRow.action, AuditRow.subject, AuditRow.facts)
+            .order_by(AuditRow.id.desc())
+            .limit(limit)
+        )
+        return [dict(row) for row in reversed(rows)]

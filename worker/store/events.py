@@ -61,6 +61,15 @@ class Events:
         row = self.session.row(select(func.count().label("n")).select_from(EventRow))
         return 0 if row is None else int(row["n"])
 
+    def count_dead_letters(self) -> int:
+        """How many dead letters were not replayed yet."""
+        row = self.session.row(
+            select(func.count().label("n"))
+            .select_from(DeadLetterRow)
+            .where(DeadLetterRow.replayed_at.is_(None))
+        )
+        return 0 if row is None else int(row["n"])
+
     def dead_letter(
         self, *, digest: str, source: str, reason: str, body: str, size: int, now: float
     ) -> None:

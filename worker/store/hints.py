@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 
 from changeover.models.tables import HintRow
 from changeover.worker.store.session import Hint, Session
@@ -57,3 +57,10 @@ class Hints:
             .returning(HintRow.key, HintRow.task, HintRow.args, HintRow.queue, HintRow.due_at)
         )
         return [Hint(r["key"], r["task"], tuple(r["args"]), r["queue"], r["due_at"]) for r in rows]
+
+    def count_due(self, before: float) -> int:
+        """How many were due before then and are still waiting to be taken up."""
+        row = self.session.row(
+            select(func.count().label("n")).select_from(HintRow).where(HintRow.due_at < before)
+        )
+        return 0 if row is None else int(row["n"])
