@@ -7,7 +7,6 @@ programmed it is seen idle again before anything is published.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -201,25 +200,18 @@ class CarryOut:
     @contextmanager
     def _lease(self, changeover_id: str) -> Iterator[None]:
         """Renew the lease while the steps run, as long as this process lives."""
-        done = threading.Event()
         seconds = self.world.settings.lease_seconds
 
         def renew() -> None:
-            while not done.wait(seconds / 3.0):
-                try:
-                    with self.world.database.write() as tx:
-                        until = self.world.clock.now() + seconds
-                        tx.changeovers.renew(changeover_id, self.world.owner, until)
-                except Retry as exc:
-                    log.warning("changeover.renewal_failed", why=exc.message)
+            try:
+                with self.world.database.write() as tx:
+                    until = self.world.clock.now() + seconds
+                    tx.changeovers.renew(changeover_id, self.world.owner, until)
+            except Retry as exc:
+                log.warning("changeover.renewal_failed", why=exc.message)
 
-        thread = threading.Thread(target=renew, name="lease", daemon=True)
-        thread.start()
-        try:
+        with self.world.clock.every(seconds / 3.0, renew):
             yield
-        finally:
-            done.set()
-            thread.join()
 
     # -- the steps --------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 
@@ -14,4 +16,8 @@ class Clock(Protocol):
 
     def sleep(self, seconds: float) -> None:
         """Wait; a virtual clock moves instead."""
+        ...
+
+    def every(self, seconds: float, action: Callable[[], object]) -> AbstractContextManager[None]:
+        """Do ``action`` regularly in the background, for as long as the block runs."""
         ...

@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class VirtualClock:
@@ -39,3 +40,19 @@ class VirtualClock:
         """Run ``action`` when the clock comes past that time."""
         with self._lock:
             heapq.heappush(self._scheduled, (self._now + seconds, next(self._order), action))
+
+    @contextmanager
+    def every(self, seconds: float, action: Callable[[], object]) -> Iterator[None]:
+        """Do ``action`` each time that the clock comes past so many seconds more."""
+        running = True
+
+        def run() -> None:
+            if running:
+                action()
+                self.after(seconds, run)
+
+        self.after(seconds, run)
+        try:
+            yield
+        finally:
+            running = False
