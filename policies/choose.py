@@ -9,70 +9,44 @@ order they are listed.
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
 from typing import Final
 
 from changeover.models.planning import Intent, Plan, PlanInputs, Promise
 from changeover.models.reasons import Reason
 from changeover.policies.problem import NOBODY, Problem, Want, compile_problem
+from changeover.policies.greedy import program, use_free
+from changeover.policies.improve import Improver
 from changeover.policies.refuse import refused_devices, unmet_demands
 from changeover.policies.score import Grant, State
-from changeover.policies.serve import EPSILON, Server, density_of
+from changeover.policies.serve import Server
 
 WIDTH: Final = 4
-"""How many devices of a model, and how many hosts, are compared for one unit."""
+"""How many devices of a model, and how many hosts, are compared for one unit, on small clouds."""
+
+SMALL: Final = 400
+"""Up to this many devices, ``WIDTH`` are compared; on larger clouds, the first that fits."""
+
+EFFORT: Final = 10_000
+"""How many devices the local search may look at."""
 
 
 def choose(inputs: PlanInputs) -> Plan:
     """Choose what to program and who is served by what."""
     problem = compile_problem(inputs)
     state = State(problem)
-    server = Server(problem, state, WIDTH)
-    wants = [want for want in problem.wants if want.units and want.needs]
+    server = Server(problem, state, WIDTH if len(problem.devices) <= SMALL else 1)
     for low in (False, True):
-        tier = [want for want in wants if want.low == low]
+        tier = [want for want in problem.wants if want.units and want.low == low]
+        if not tier:
+            continue
         server.admit(tier)
-        _use_what_is_free(server, tier)
-        _program(server, tier)
+        use_free(server, tier)
+        program(server, tier)
+        if len(problem.devices) <= SMALL:
+            Improver(server, [w for w in problem.wants if w.units and w.low <= low]).run(
+                EFFORT // 2
+            )
     return _plan(problem, state)
-
-
-def _use_what_is_free(server: Server, wants: list[Want]) -> None:
-    """Serve by free slots, the weightiest unit first."""
-    heap = [(density_of(want), want.number, want) for want in wants]
-    heapify(heap)
-    while heap:
-        _, number, want = heappop(heap)
-        option = server.spare(want)
-        if option is None:
-            continue
-        server.state.grant(option.grant)
-        if server.state.waiting(want):
-            _, places, _ = density_of(want)
-            served = len(server.state.served[number])
-            slots = sum(slots for _, slots in want.needs)
-            heappush(heap, ((-want.weights[served] / slots, places, number), number, want))
-
-
-def _program(server: Server, wants: list[Want]) -> None:
-    """Program where one device brings most, until nothing is worth its cost."""
-    state = server.state
-    heap = [(float("-inf"), want.number, -1, want) for want in wants if state.waiting(want)]
-    heapify(heap)
-    changes = 0
-    while heap:
-        _, number, seen, want = heappop(heap)
-        if not state.waiting(want):
-            continue
-        option = server.option(want)
-        if option is None or option.gain <= EPSILON:
-            continue
-        if seen != changes and heap and -option.density > heap[0][0] + EPSILON:
-            heappush(heap, (-option.density, number, changes, want))
-            continue
-        server.carry_out(option)
-        changes += 1
-        heappush(heap, (-option.density, number, -1, want))
 
 
 def _plan(problem: Problem, state: State) -> Plan:
@@ -127,10 +101,7 @@ def _intents(problem: Problem, state: State) -> tuple[Intent, ...]:
     order of the devices' numbers, so that they add up to the plan's.
     """
     replay = State(problem)
-    for want in problem.wants:
-        for grant in state.served[want.number]:
-            if all(state.target[i] == NOBODY for i, _, _ in grant.parts):
-                replay.grant(grant)
+    replay.used = state.used
     hurdle = problem.inputs.weights.least_gain
     intents = []
     for i, function in enumerate(state.target):

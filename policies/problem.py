@@ -24,26 +24,34 @@ NOBODY: Final = -1
 
 @dataclass(slots=True, eq=False)
 class Want:
-    """One demand class: ``needs`` are (functions, slots), ``value[k]`` is k served units' worth."""
+    """One demand class, with what the search asks of it over and over.
+
+    ``needs`` are (functions, slots), ``value[k]`` is what k served units are worth, ``slots`` what
+    a unit takes in all (of a whole device: one), ``functions`` those of the first need.
+    """
 
     number: int
     demand: DemandClass
     needs: tuple[tuple[tuple[int, ...], int], ...]
     units: int
+    weights: tuple[float, ...]
     value: list[float]
     low: bool
     whole: bool
+    hosts: Mapping[str, int] | None
     named: frozenset[int] | None
+    functions: tuple[int, ...]
+    slots: int
 
     @property
-    def weights(self) -> tuple[float, ...]:
-        """What each unit is worth, greatest first."""
-        return self.demand.weights
+    def gang(self) -> bool:
+        """Whether a unit has several needs."""
+        return len(self.needs) > 1
 
-    @property
-    def hosts(self) -> Mapping[str, int] | None:
-        """How many units each host could take besides the device; ``None``: any."""
-        return self.demand.hosts
+    def density(self, served: int) -> tuple[float, int, int]:
+        """Where the next unit stands: by the weight of a slot, then the harder to place first."""
+        places = len(self.hosts) if self.hosts is not None else 1 << 30
+        return (-self.weights[served] / self.slots, places, self.number)
 
 
 @dataclass(slots=True, eq=False)
@@ -67,6 +75,8 @@ class Problem:
     host: list[str] = field(default_factory=list)
     offer: list[int] = field(default_factory=list)
     may: list[bool] = field(default_factory=list)
+    model: list[str] = field(default_factory=list)
+    free: list[int] = field(default_factory=list)
     wear: list[float] = field(default_factory=list)
     at: dict[str, list[int]] = field(default_factory=dict)
     under_way: dict[str, int] = field(default_factory=dict)
@@ -154,25 +164,59 @@ def _devices(problem: Problem, number: dict[str, int]) -> list[DeviceView]:
 
 
 def _arrange(problem: Problem, relevant: list[DeviceView], number: dict[str, int]) -> None:
-    """Put the devices into seeded order."""
+    """Number the devices, those first whose free slots should be used first.
+
+    These may not be programmed anyway, have slots now rather than soon, and few of them. Then the
+    seed decides.
+    """
     inputs, useful = problem.inputs, problem.useful
-    seed = inputs.seed
-    order = sorted((tie(seed, device.uuid), device.uuid, device) for device in relevant)
-    programs = [device.programs for device in relevant]
+    budgets = inputs.budgets
+    prefix = f"{inputs.seed}:"
+    shut = {host for host, left in budgets.host_left.items() if left <= 0}
+    if budgets.per_host is not None and budgets.per_host <= 0:
+        shut.update(d.host for d in relevant if budgets.host_left.get(d.host, 0) <= 0)
+    if budgets.total is not None and budgets.total <= 0:
+        useful = {}
+    order = sorted(
+        [
+            (
+                device.blocked is None
+                and device.becoming is None
+                and device.model in useful
+                and device.host not in shut,
+                device.becoming is not None,
+                device.ready_in,
+                device.free,
+                blake2b((prefix + device.uuid).encode(), digest_size=8).digest(),
+                device.uuid,
+                device,
+            )
+            for device in relevant
+        ]
+    )
+    programs = [device.programs for device in inputs.devices]
     least, most = min(programs, default=0), max(programs, default=0)
     wear = inputs.weights.wear / most if most else 0.0
-    for index, (_, uuid, device) in enumerate(order):
-        problem.devices.append(device)
-        problem.number[uuid] = index
-        problem.host.append(device.host)
-        becoming = device.becoming
-        offer = device.function if becoming is None else becoming
-        problem.offer.append(NOBODY if offer is None else number.get(offer, NOBODY))
-        problem.may.append(
-            becoming is None and device.blocked is None and device.model in useful,
-        )
-        problem.wear.append(wear * (device.programs - least))
-        problem.at.setdefault(device.host, []).append(index)
+    problem.devices = [entry[-1] for entry in order]
+    problem.may = [entry[0] for entry in order]
+    problem.number = {entry[5]: index for index, entry in enumerate(order)}
+    problem.host = [device.host for device in problem.devices]
+    problem.model = [device.model for device in problem.devices]
+    problem.wear = [wear * (device.programs - least) for device in problem.devices]
+    problem.offer = [
+        NOBODY if name is None else number.get(name, NOBODY)
+        for name in (device.becoming or device.function for device in problem.devices)
+    ]
+    problem.free = [
+        0 if offer == NOBODY else device.free
+        for offer, device in zip(problem.offer, problem.devices, strict=True)
+    ]
+    at = problem.at
+    for index, host in enumerate(problem.host):
+        if host in at:
+            at[host].append(index)
+        else:
+            at[host] = [index]
 
 
 def _wants(problem: Problem, number: dict[str, int]) -> None:
@@ -181,20 +225,25 @@ def _wants(problem: Problem, number: dict[str, int]) -> None:
     ordered = sorted(problem.inputs.demands, key=lambda d: (tie(seed, d.key), d.key))
     for index, demand in enumerate(ordered):
         named = demand.devices
+        needs = tuple(
+            (tuple(sorted({number[name] for name in need.functions})), need.slots)
+            for need in (demand.needs[:1] if demand.whole_devices else demand.needs)
+        )
         problem.wants.append(
             Want(
                 number=index,
                 demand=demand,
-                needs=tuple(
-                    (tuple(sorted({number[name] for name in need.functions})), need.slots)
-                    for need in (demand.needs[:1] if demand.whole_devices else demand.needs)
-                ),
-                units=len(demand.weights),
+                needs=needs,
+                units=len(demand.weights) if needs else 0,
+                weights=demand.weights,
                 value=[0.0, *accumulate(demand.weights)],
                 low=demand.kind in LOW,
                 whole=demand.whole_devices,
+                hosts=demand.hosts,
                 named=None
                 if named is None
                 else frozenset(problem.number[uuid] for uuid in named if uuid in problem.number),
+                functions=needs[0][0] if needs else (),
+                slots=1 if demand.whole_devices else sum(slots for _, slots in needs) or 1,
             )
         )

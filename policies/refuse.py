@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 from changeover.models.planning import DeviceView, Rejection
@@ -14,20 +15,48 @@ NOT_NEEDED: Final = Reason("device.not_needed", "No waiting demand that it could
 COSTS_MORE: Final = Reason(
     "device.costs_more", "Devices that cost less serve all demand that it could serve."
 )
-BUDGET_TOTAL: Final = Reason("device.budget_total", "The budget of changeovers is spent for now.")
 SAME: Final = Reason(
     "device.function_same", "It already offers the only wanted function that fits it."
 )
+NOT_NAMED: Final = Reason("device.not_named", "The waiting demand names other devices.")
 HOST_CANNOT: Final = Reason(
     "device.host_cannot", "Its host cannot take the rest of any waiting request."
 )
-NOT_NAMED: Final = Reason("device.not_named", "The waiting demand names other devices.")
-NO_DEMAND: Final = Reason("device.not_needed", "Nothing waits.")
+BUDGET_TOTAL: Final = Reason("device.budget_total", "The budget of changeovers is spent for now.")
+BUDGET_HOST: Final = Reason(
+    "device.budget_host", "The budget of changeovers on its host is spent for now."
+)
+BUDGET_FUNCTION: Final = Reason(
+    "device.budget_function", "The budget of changeovers to the waiting function is spent for now."
+)
+GANG: Final = Reason(
+    "device.gang", "Its host lacks devices for the other needs of the waiting units."
+)
+FREE_SLOTS_WANTED: Final = Reason(
+    "device.free_slots_wanted", "Its free slots are worth more than what it would serve."
+)
+NOT_WORTH: Final = Reason(
+    "device.not_worth", "What it would serve is worth less than programming it costs."
+)
+
+NEARER: Final = (
+    NOT_NAMED,
+    HOST_CANNOT,
+    BUDGET_TOTAL,
+    BUDGET_HOST,
+    BUDGET_FUNCTION,
+    GANG,
+    NOT_WORTH,
+)
+"""How near a device came to serving one want, from far to near; the nearest is told."""
+
+LOOKS: Final = 16
+"""How many waiting wants are looked at for the reason of one device."""
 
 
 def refused_devices(problem: Problem, state: State) -> tuple[Rejection, ...]:
     """One rejection for every device that is neither programmed nor promised to anybody."""
-    judge = _Judge(problem, state)
+    judge = _DeviceJudge(problem, state)
     number, on, target = problem.number, state.on, state.target
     rejected = []
     for device in problem.inputs.devices:
@@ -41,9 +70,9 @@ def refused_devices(problem: Problem, state: State) -> tuple[Rejection, ...]:
 
 def unmet_demands(problem: Problem, state: State) -> tuple[Rejection, ...]:
     """One rejection for every class with units that nothing serves."""
-    judge = _Judge(problem, state)
+    judge = _WantJudge(problem, state)
     unmet = [
-        Rejection(want.demand.key, judge.unmet(want))
+        Rejection(want.demand.key, judge.reason(want))
         for want in problem.wants
         if len(state.served[want.number]) < want.units
     ]
@@ -55,24 +84,25 @@ def _subject(rejection: Rejection) -> str:
     return rejection.subject
 
 
-class _Judge:
-    """Finds the reason of a refusal, and remembers it for equal devices."""
+class _DeviceJudge:
+    """Finds the reason of a refused device."""
 
     def __init__(self, problem: Problem, state: State) -> None:
         self.problem = problem
         self.state = state
-        self.unmet_by_function: dict[int, list[Want]] = {}
-        for want in problem.wants:
-            if state.waiting(want):
-                for functions, _ in want.needs:
-                    for function in functions:
-                        self.unmet_by_function.setdefault(function, []).append(want)
         self.programmed = {function for function in state.target if function != NOBODY}
         self._models: dict[str, Reason] = {}
-        self._shared: dict[tuple[object, ...], Reason] = {}
+        self._waiting: dict[str, list[tuple[Want, int]]] = {}
+        self._by_function: dict[int, list[tuple[Want, int]]] = {}
+        for want in problem.wants:
+            if state.waiting(want) > 0:
+                for functions, slots in want.needs:
+                    for function in functions:
+                        least = 1 if want.whole else slots
+                        self._by_function.setdefault(function, []).append((want, least))
 
     def reason(self, i: int | None, device: DeviceView) -> Reason:
-        """Why a device that may be programmed was not."""
+        """Why ``device``, of which nothing is blocked, was not programmed."""
         if device.becoming is not None:
             return UNDER_WAY
         useful = self.problem.useful.get(device.model)
@@ -80,16 +110,44 @@ class _Judge:
             return self._model(device.model)
         if i is None:
             return SAME
-        wanting = [f for f in useful if f in self.unmet_by_function and f != self.problem.offer[i]]
-        if not wanting:
-            if any(f in self.programmed for f in useful):
-                return COSTS_MORE
-            return NOT_NEEDED
-        return self._against(i, device, wanting)
+        state, offer, host = self.state, self.problem.offer[i], device.host
+        nearest = -1
+        for want, function in self._wants(device.model)[:LOOKS]:
+            if function == offer:
+                continue
+            if want.named is not None and i not in want.named:
+                rank = 0
+            elif state.room_at(want, host) <= 0:
+                rank = 1
+            elif state.total_left <= 0:
+                rank = 2
+            elif state.left_at(host) <= 0:
+                rank = 3
+            elif state.function_left[function] <= 0:
+                rank = 4
+            else:
+                rank = 5 if want.gang else 6
+            nearest = max(nearest, rank)
+        if nearest < 0:
+            return NOT_NEEDED if self.programmed.isdisjoint(useful) else COSTS_MORE
+        reason = NEARER[nearest]
+        if reason is NOT_WORTH and device.free and self.problem.keep[offer] is not None:
+            return FREE_SLOTS_WANTED
+        return reason
+
+    def _wants(self, model: str) -> list[tuple[Want, int]]:
+        """The waiting wants that ``model`` fits, each with the function that would serve it."""
+        wants = self._waiting.get(model)
+        if wants is None:
+            wants = self._waiting[model] = [
+                (want, function)
+                for function, after in self.problem.useful[model].items()
+                for want, least in self._by_function.get(function, ())
+                if after >= least
+            ]
+        return wants
 
     def _model(self, model: str) -> Reason:
-        if not self.problem.functions:
-            return NO_DEMAND
         reason = self._models.get(model)
         if reason is None:
             reason = self._models[model] = Reason(
@@ -99,157 +157,118 @@ class _Judge:
             )
         return reason
 
-    def _against(self, i: int, device: DeviceView, wanting: list[int]) -> Reason:
-        """Why ``i`` does not serve demand that waits for the functions ``wanting``."""
-        state = self.state
-        useful = self.problem.useful[device.model]
-        wants = [
-            (want, function)
-            for function in wanting
-            for want in self.unmet_by_function[function]
-            if want.whole
-            or any(
-                function in functions and slots <= useful[function]
-                for functions, slots in want.needs
-            )
+
+class _WantJudge:
+    """Finds the reason of units that nothing serves."""
+
+    def __init__(self, problem: Problem, state: State) -> None:
+        self.problem = problem
+        self.state = state
+        may = [
+            device.blocked is None and device.becoming is None and device.model in problem.useful
+            for device in problem.devices
         ]
-        if not wants:
-            return COSTS_MORE if any(f in self.programmed for f in useful) else NOT_NEEDED
-        wants = [pair for pair in wants if pair[0].named is None or i in pair[0].named]
-        if not wants:
-            return NOT_NAMED
-        wants = [pair for pair in wants if state.room_at(pair[0], device.host) > 0]
-        if not wants:
-            return HOST_CANNOT
-        if state.total_left <= 0:
-            return BUDGET_TOTAL
-        if state.left_at(device.host) <= 0:
-            return self._share(
-                "device.budget_host",
-                f"The budget of changeovers on {device.host} is spent.",
-                "host",
-                device.host,
-            )
-        wants = [pair for pair in wants if state.function_left[pair[1]] > 0]
-        if not wants:
-            name = self.problem.functions[wanting[0]]
-            return self._share(
-                "device.budget_function",
-                f"The budget of changeovers to {name} is spent.",
-                "function",
-                name,
-            )
-        if all(len(want.needs) > 1 for want, _ in wants):
-            return self._share(
-                "device.gang",
-                "Its host lacks devices for the other needs of the waiting units.",
-                "host",
-                device.host,
-            )
-        return self._too_dear(i, device)
+        self.may = may
+        self.idle = [
+            may[i] and state.target[i] == NOBODY and not state.on[i] for i in range(len(may))
+        ]
+        self.may_by_model = Counter(m for i, m in enumerate(problem.model) if may[i])
+        self.idle_by_model = Counter(m for i, m in enumerate(problem.model) if self.idle[i])
+        self.stopped = {f.name: f.stopped for f in problem.inputs.functions if f.stopped}
 
-    def _too_dear(self, i: int, device: DeviceView) -> Reason:
-        old = self.problem.offer[i]
-        if old != NOBODY and device.free and self.problem.keep[old] is not None:
-            name = self.problem.functions[old]
-            return self._share(
-                "device.free_slots_wanted",
-                f"Its free slots of {name} are worth more than what it would serve.",
-                "function",
-                name,
-            )
-        return self._share(
-            "device.not_worth",
-            "What it would serve is worth less than programming it costs.",
-            "model",
-            device.model,
-        )
-
-    def _share(self, code: str, text: str, fact: str, value: object) -> Reason:
-        key = (code, value)
-        reason = self._shared.get(key)
-        if reason is None:
-            reason = self._shared[key] = Reason(code, text, {fact: value})
-        return reason
-
-    def unmet(self, want: Want) -> Reason:
-        """Why units of ``want`` are not served."""
-        problem, state = self.problem, self.state
-        facts = {"waiting": state.waiting(want), "units": want.units}
+    def reason(self, want: Want) -> Reason:
+        """Why units of ``want`` wait on."""
+        facts = {"waiting": self.state.waiting(want), "units": want.units}
         for functions, slots in want.needs:
-            if not any(
-                after >= (1 if want.whole else slots)
-                for function in functions
-                for after in problem.fits[function].values()
-            ):
-                names = [problem.functions[function] for function in functions]
-                stopped = {
-                    function.name: function.stopped.as_json()
-                    for function in problem.inputs.functions
-                    if function.name in names and function.stopped is not None
-                }
-                if stopped:
-                    return Reason(
-                        "unmet.function_stopped",
-                        f"Programming {', '.join(stopped)} is stopped.",
-                        {**facts, "stopped": stopped},
-                    )
-                return Reason(
-                    "unmet.no_function",
-                    f"No function that may be programmed gives {slots} slots of "
-                    f"{' or '.join(names)} on one device.",
-                    {**facts, "functions": names},
+            if not self._models(want, functions, slots):
+                return self._no_function(
+                    [self.problem.functions[f] for f in functions], slots, facts
                 )
+        state = self.state
         if want.hosts is not None and all(state.room_at(want, host) <= 0 for host in want.hosts):
             return Reason(
                 "unmet.hosts_cannot",
                 "No host can take more of these requests, whatever the devices offer.",
                 facts,
             )
-        devices = [
-            i
-            for i in (sorted(want.named) if want.named is not None else range(len(state.target)))
-            if problem.may[i]
-            and state.room_at(want, problem.host[i]) > 0
-            and any(
-                function in problem.useful[problem.devices[i].model]
-                for functions, _ in want.needs
-                for function in functions
-            )
-        ]
-        if not devices:
+        may, idle = self._devices(want)
+        if not may:
             return Reason(
                 "unmet.no_device",
-                "No device that fits may be programmed on a host that can take the request.",
+                "No device that fits may be programmed where the request can go.",
                 facts,
             )
-        idle = [i for i in devices if state.idle(i)]
         if not idle:
             return Reason(
                 "unmet.devices_taken",
-                "Every device that fits serves demand that is worth as much or more.",
-                {**facts, "devices": len(devices)},
+                "Every device that fits is programmed for, or promised to, other demand.",
+                {**facts, "devices": may},
             )
-        if not any(
-            state.allowed(i, function)
-            for i in idle
-            for functions, _ in want.needs
-            for function in functions
-            if function in problem.useful[problem.devices[i].model]
-        ):
-            return Reason(
-                "unmet.budget",
-                "The budgets of changeovers are spent for now.",
-                {**facts, "devices": len(idle)},
-            )
-        if len(want.needs) > 1:
+        facts["devices"] = idle
+        if self._no_budget(want):
+            return Reason("unmet.budget", "The budgets of changeovers are spent for now.", facts)
+        if want.gang:
             return Reason(
                 "unmet.gang",
-                "No host has devices for all its needs at once that are worth their cost.",
-                {**facts, "devices": len(idle)},
+                "No host was found with devices for all its needs at once, worth their cost.",
+                facts,
             )
         return Reason(
-            "unmet.not_worth",
-            "Programming a device for it costs more than it is worth.",
-            {**facts, "devices": len(idle)},
+            "unmet.not_worth", "Programming a device for it costs more than it is worth.", facts
         )
+
+    def _models(self, want: Want, functions: tuple[int, ...], slots: int) -> set[str]:
+        least = 1 if want.whole else slots
+        fits = self.problem.fits
+        return {m for f in functions for m, after in fits[f].items() if after >= least}
+
+    def _no_function(self, names: list[str], slots: int, facts: dict[str, int]) -> Reason:
+        stopped = {name: self.stopped[name] for name in names if name in self.stopped}
+        if stopped:
+            return Reason(
+                "unmet.function_stopped",
+                f"Programming {', '.join(stopped)} is stopped.",
+                {**facts, "stopped": {n: r.as_json() for n, r in stopped.items() if r}},
+            )
+        return Reason(
+            "unmet.no_function",
+            f"No function gives {slots} slots of {' or '.join(names)} on one device.",
+            {**facts, "functions": names},
+        )
+
+    def _places(self, want: Want) -> list[int] | None:
+        """The devices that ``want`` is tied to; ``None``: any."""
+        at, state = self.problem.at, self.state
+        if want.named is not None:
+            return sorted(want.named)
+        if want.hosts is not None:
+            return [
+                i
+                for host in want.hosts
+                if host in at and state.room_at(want, host) > 0
+                for i in at[host]
+            ]
+        return None
+
+    def _devices(self, want: Want) -> tuple[int, int]:
+        """How many devices fit a need of ``want``, and how many of these are idle."""
+        models = set().union(*(self._models(want, *need) for need in want.needs))
+        places = self._places(want)
+        if places is None:
+            return (
+                sum(self.may_by_model[model] for model in models),
+                sum(self.idle_by_model[model] for model in models),
+            )
+        fitting = [i for i in places if self.may[i] and self.problem.model[i] in models]
+        return len(fitting), sum(self.idle[i] for i in fitting)
+
+    def _no_budget(self, want: Want) -> bool:
+        state = self.state
+        if state.total_left <= 0 or any(
+            all(state.function_left[function] <= 0 for function in functions)
+            for functions, _ in want.needs
+        ):
+            return True
+        places = self._places(want)
+        hosts = self.problem.at if places is None else {self.problem.host[i] for i in places}
+        return not any(state.left_at(host) > 0 for host in hosts)

@@ -15,12 +15,17 @@ Every change has an exact inverse, which is how the search tries something and t
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from changeover.policies.problem import NOBODY, Problem, Want
 
 UNBOUNDED: Final = 1 << 60
+"""What is left of a budget that has no bound."""
+
+EPSILON: Final = 1e-9
+"""Differences below this are rounding, not preference."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,30 +56,26 @@ class State:
         self.count = dict(problem.under_way)
         self.target = [NOBODY] * len(problem.devices)
         self.offer = list(problem.offer)
-        self.left = [device.free for device in problem.devices]
+        self.left = list(problem.free)
         self.on: list[list[Grant]] = [[] for _ in problem.devices]
         self.served: list[list[Grant]] = [[] for _ in problem.wants]
         self.room: list[dict[str, int]] = [{} for _ in problem.wants]
         self.used = [0] * len(problem.functions)
         self.gone = [0] * len(problem.functions)
         self.stock: list[list[int]] = [[] for _ in problem.functions]
+        self.offering: dict[int, list[int]] = {function: [] for function in problem.whole}
+        self.log: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None
+        self.freed: list[int] = []
         self._per_second = weights.per_second
         self._hurdle = weights.least_gain
-        self._spread = weights.spread
+        self.spread = weights.spread
         self._lost_slot = weights.lost_slot
-        self._rank = [
-            (problem.may[i], device.becoming is not None, device.ready_in, device.free, i)
-            for i, device in enumerate(problem.devices)
-        ]
         for i, function in enumerate(self.offer):
-            if function != NOBODY and self.left[i] > 0:
-                self.stock[function].append(i)
-        self.offering: dict[int, list[int]] = {function: [] for function in problem.whole}
-        for i in sorted(range(len(self.offer)), key=self._rank.__getitem__):
-            if self.offer[i] in self.offering:
-                self.offering[self.offer[i]].append(i)
-        for stock in self.stock:
-            stock.sort(key=self._rank.__getitem__)
+            if function != NOBODY:
+                if self.left[i] > 0:
+                    self.stock[function].append(i)
+                if function in self.offering:
+                    self.offering[function].append(i)
 
     @property
     def score(self) -> float:
@@ -110,6 +111,10 @@ class State:
             return UNBOUNDED
         return hosts.get(host, 0) - self.room[want.number].get(host, 0)
 
+    def serves(self, i: int, want: Want) -> bool:
+        """Whether ``i`` serves a unit of ``want``."""
+        return any(grant.want is want for grant in self.on[i])
+
     def waiting(self, want: Want) -> int:
         """How many units of ``want`` are not served."""
         return want.units - len(self.served[want.number])
@@ -119,13 +124,14 @@ class State:
     def ground(self, i: int) -> float:
         """What programming ``i`` costs, whatever the function."""
         problem = self.problem
-        cost = problem.wear[i] + self._spread * self.count.get(problem.host[i], 0)
-        old = problem.offer[i]
-        free = problem.devices[i].free
-        if old != NOBODY and free:
-            cost += self._loss(old, self.used[old], self.gone[old] + free) - self._loss(
-                old, self.used[old], self.gone[old]
-            )
+        cost = problem.wear[i] + self.spread * self.count.get(problem.host[i], 0)
+        free = problem.free[i]
+        if free:
+            old = problem.offer[i]
+            if problem.keep[old] is None:
+                return cost + self._lost_slot * free
+            used, gone = self.used[old], self.gone[old]
+            cost += self._loss(old, used, gone + free) - self._loss(old, used, gone)
         return cost
 
     def price(self, i: int, function: int) -> float:
@@ -146,8 +152,19 @@ class State:
 
     # Changes, each with its inverse.
 
+    def undo(self, mark: int) -> None:
+        """Take back every change since the log was ``mark`` long."""
+        log, self.log = self.log, None
+        if log is not None:
+            while len(log) > mark:
+                inverse, arguments = log.pop()
+                inverse(*arguments)
+            self.log = log
+
     def program(self, i: int, function: int) -> None:
         """Let ``i`` be programmed with ``function``."""
+        if self.log is not None:
+            self.log.append((self.unprogram, (i,)))
         problem = self.problem
         self.cost += self.price(i, function)
         self._count(i, function, 1)
@@ -157,21 +174,24 @@ class State:
         self._offers(i, old, -1)
         self._offers(i, function, 1)
         self.target[i] = self.offer[i] = function
-        self.left[i] = problem.fits[function][problem.devices[i].model]
-        insort(self.stock[function], i, key=self._rank.__getitem__)
+        self.left[i] = problem.fits[function][problem.model[i]]
+        insort(self.stock[function], i)
 
     def unprogram(self, i: int) -> None:
         """Take back :meth:`program`; nothing may be promised of ``i``."""
         problem = self.problem
         function = self.target[i]
+        if self.log is not None:
+            self.log.append((self.program, (i, function)))
+        self.freed.append(i)
         self.stock[function].remove(i)
         self.target[i] = NOBODY
         self.offer[i] = problem.offer[i]
-        self.left[i] = problem.devices[i].free
+        self.left[i] = problem.free[i]
         self._offers(i, function, -1)
         self._offers(i, self.offer[i], 1)
         if self.left[i] > 0 and self.offer[i] != NOBODY:
-            insort(self.stock[self.offer[i]], i, key=self._rank.__getitem__)
+            insort(self.stock[self.offer[i]], i)
         self._count(i, function, -1)
         self.cost -= self.price(i, function)
 
@@ -180,7 +200,7 @@ class State:
         if offering is None:
             return
         if step > 0:
-            insort(offering, i, key=self._rank.__getitem__)
+            insort(offering, i)
         else:
             offering.remove(i)
 
@@ -191,10 +211,12 @@ class State:
         self.total_left -= step
         self.function_left[function] -= step
         if old != NOBODY:
-            self.gone[old] += step * self.problem.devices[i].free
+            self.gone[old] += step * self.problem.free[i]
 
     def grant(self, grant: Grant) -> None:
         """Serve one more unit."""
+        if self.log is not None:
+            self.log.append((self.revoke, (grant,)))
         want = grant.want
         served = self.served[want.number]
         self._worth(want, want.weights[len(served)])
@@ -203,6 +225,8 @@ class State:
 
     def revoke(self, grant: Grant) -> None:
         """Take back :meth:`grant`."""
+        if self.log is not None:
+            self.log.append((self.grant, (grant,)))
         want = grant.want
         served = self.served[want.number]
         served.remove(grant)
@@ -224,6 +248,7 @@ class State:
                 self.on[i].append(grant)
             else:
                 self.on[i].remove(grant)
+                self.freed.append(i)
             if not slots:
                 continue
             before = self.left[i]
@@ -231,7 +256,7 @@ class State:
             if self.left[i] == 0:
                 self.stock[function].remove(i)
             elif before == 0:
-                insort(self.stock[function], i, key=self._rank.__getitem__)
+                insort(self.stock[function], i)
             if self.target[i] == NOBODY and not want.low:
                 used, gone = self.used[function], self.gone[function]
                 self.used[function] = used + step * slots

@@ -7,153 +7,211 @@ fill the slots left over.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from heapq import heapify, heappop, heappush
+from itertools import chain, islice
+from random import Random
 from typing import Final
 
-from changeover.policies.problem import Problem, Want
-from changeover.policies.score import Grant, State
+from changeover.policies.gangs import Option, Way, place_gang, ways_at
+from changeover.policies.problem import NOBODY, Problem, Want
+from changeover.policies.score import EPSILON, Grant, State
 
-EPSILON: Final = 1e-9
-"""Differences below this are rounding, not preference."""
+BLINK: Final = 0.25
+"""How often a try of the local search overlooks a device, so that tries differ."""
 
-GANG_STEPS: Final = 200
-"""How many placements of one gang on one host are tried."""
+LOOKS: Final = 256
+"""How many hosts are looked at for one gang before it waits for another plan."""
 
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """``gain`` is value less cost for this unit and those that would fill the slots left over."""
-
-    gain: float
-    grant: Grant
-    programs: tuple[tuple[int, int], ...]
-
-    @property
-    def density(self) -> float:
-        """Gain for each device programmed: what budgets and devices are short of."""
-        return self.gain / len(self.programs) if self.programs else float("inf")
+CROWD: Final = 16
+"""From this many wants of one function on, those that are served are taken off its list."""
 
 
 class Server:
-    """Finds options in a :class:`State`, and carries them out."""
+    """Finds options in a :class:`State`, and carries them out.
+
+    ``width`` is how many devices of a model, and how many hosts, are compared for one unit.
+    ``work`` counts what was looked at. While ``blink`` is set, devices are overlooked at random.
+    """
 
     def __init__(self, problem: Problem, state: State, width: int) -> None:
         self.problem = problem
         self.state = state
         self.width = width
+        self.work = 0
+        self.blink: Random | None = None
         self.waiting: list[list[Want]] = [[] for _ in problem.functions]
         self.whole: list[list[Want]] = [[] for _ in problem.functions]
         self._heaps: dict[str, list[tuple[float, int]]] = {}
-        self._queued = [False] * len(problem.devices)
+        self._ways: dict[tuple[int, str], list[tuple[int, list[Way]]]] = {}
+        self._places: dict[int, tuple[list[str], Iterator[str]]] = {}
+        self._reach: dict[int, list[int]] = {}
         self._order: dict[int, list[str]] = {}
+        self._all_hosts = list(problem.at)
         self._host_number = {host: k for k, host in enumerate(problem.at)}
-        for i, device in enumerate(problem.devices):
-            if problem.may[i]:
-                self._heaps.setdefault(device.model, []).append((state.ground(i), i))
-                self._queued[i] = True
+        for i, may in enumerate(problem.may):
+            if may:
+                self._heaps.setdefault(problem.model[i], []).append((state.ground(i), i))
         for heap in self._heaps.values():
             heapify(heap)
 
     def admit(self, wants: list[Want]) -> None:
         """Let ``wants`` fill slots that others leave over, the densest first."""
-        for want in sorted(wants, key=density_of):
-            if len(want.needs) == 1:
+        for want in sorted(wants, key=_first_density):
+            if not want.gang:
                 lists = self.whole if want.whole else self.waiting
-                for function in want.needs[0][0]:
+                for function in want.functions:
                     lists[function].append(want)
 
     # Slots that are there.
 
-    def spare(self, want: Want) -> Option | None:
+    def spare(self, want: Want) -> Grant | None:
         """Serve the next unit of ``want`` without programming anything."""
-        if len(want.needs) > 1:
-            found = self._gang(want, programming=False)
-            return found if found is not None else None
+        if want.gang:
+            return self._gang_spare(want)
         state, host = self.state, self.problem.host
-        functions, slots = want.needs[0]
-        for function in functions:
-            for i in state.offering[function] if want.whole else state.stock[function]:
-                if not want.whole and state.left[i] < slots:
-                    continue
-                if want.named is not None and i not in want.named:
-                    continue
-                if state.room_at(want, host[i]) <= 0:
-                    continue
-                if want.whole and any(grant.want is want for grant in state.on[i]):
-                    continue
-                parts = ((i, function, 0 if want.whole else slots),)
-                return Option(self._weight(want), Grant(want, host[i], parts), ())
+        whole, hosts, named = want.whole, want.hosts, want.named
+        slots = 0 if whole else want.slots
+        left = state.left
+        for function in want.functions:
+            for i in state.offering[function] if whole else state.stock[function]:
+                if (
+                    left[i] >= slots
+                    and (named is None or i in named)
+                    and (hosts is None or state.room_at(want, host[i]) > 0)
+                    and not (whole and state.serves(i, want))
+                ):
+                    return Grant(want, host[i], ((i, function, slots),))
         return None
 
-    def _weight(self, want: Want) -> float:
-        return want.weights[len(self.state.served[want.number])]
+    def _gang_spare(self, want: Want) -> Grant | None:
+        """Serve a gang by slots that are there, on a host that has some for every need."""
+        state, host = self.state, self.problem.host
+        functions, slots = want.needs[0]
+        tried = set()
+        for function in functions:
+            for i in state.stock[function]:
+                place = host[i]
+                if state.left[i] < slots or place in tried:
+                    continue
+                tried.add(place)
+                if state.room_at(want, place) > 0:
+                    option = place_gang(state, want, place, self._spare_ways(want, place))
+                    if option is not None:
+                        return option.grant
+        return None
+
+    def _spare_ways(self, want: Want, host: str) -> list[tuple[int, list[Way]]]:
+        """The devices of ``host`` that offer what each need asks for."""
+        state, devices = self.state, self.problem.at[host]
+        return [
+            (
+                slots,
+                [
+                    (i, state.offer[i], 0)
+                    for i in devices
+                    if state.offer[i] in functions
+                    and state.left[i] >= slots
+                    and (want.named is None or i in want.named)
+                ],
+            )
+            for functions, slots in want.needs
+        ]
 
     # Programming.
 
     def option(self, want: Want) -> Option | None:
         """The best way found to serve the next unit of ``want``, if there is any."""
-        spare = self.spare(want)
-        if spare is not None:
-            return spare
-        if len(want.needs) > 1:
-            return self._gang(want, programming=True)
-        return self._single(want)
+        return self._gang(want) if want.gang else self._single(want)
 
     def _single(self, want: Want) -> Option | None:
-        problem, state = self.problem, self.state
-        functions, slots = want.needs[0]
-        need = 1 if want.whole else slots
-        weight = self._weight(want)
+        problem, state, blink = self.problem, self.state, self.blink
+        slots = 0 if want.whole else want.slots
+        least = max(slots, 1)
+        weight = want.weights[len(state.served[want.number])]
         best: tuple[float, int, int] | None = None
         for ground, i in self._candidates(want):
-            useful = problem.useful[problem.devices[i].model]
-            for function in functions:
+            if blink is not None and blink.random() < BLINK:
+                continue
+            useful = problem.useful[problem.model[i]]
+            self.work += 1
+            for function in want.functions:
                 after = useful.get(function, 0)
-                if after < need or function == problem.offer[i]:
-                    continue
-                if not state.allowed(i, function):
+                if (
+                    after < least
+                    or function == problem.offer[i]
+                    or state.function_left[function] <= 0
+                ):
                     continue
                 gain = weight - ground - state.fixed(function)
-                spared = after if want.whole else after - slots
-                gain += sum(worth for worth, _ in self.fill(i, function, spared, want))
+                for worth, _ in self.fill(i, function, after - slots, want):
+                    gain += worth
                 if best is None or gain > best[0] + EPSILON:
                     best = (gain, i, function)
         if best is None:
             return None
         gain, i, function = best
-        parts = ((i, function, 0 if want.whole else slots),)
-        return Option(gain, Grant(want, problem.host[i], parts), ((i, function),))
+        grant = Grant(want, problem.host[i], ((i, function, slots),))
+        return Option(gain, grant, ((i, function),))
 
     def _candidates(self, want: Want) -> list[tuple[float, int]]:
         """Idle devices worth a look for one unit of ``want``, with their ground costs."""
         problem, state = self.problem, self.state
-        if want.named is not None:
-            return [
-                (state.ground(i), i)
-                for i in sorted(want.named)
-                if state.idle(i) and state.room_at(want, problem.host[i]) > 0
-            ]
-        models = {model: None for function in want.needs[0][0] for model in problem.fits[function]}
-        if want.hosts is None:
-            return [pair for model in models for pair in self._cheapest(model)]
-        found = []
-        for host in self._hosts(want):
-            if state.room_at(want, host) > 0 and state.left_at(host) > 0:
-                found += [
-                    (state.ground(i), i)
-                    for i in problem.at[host]
-                    if problem.devices[i].model in models and state.idle(i)
-                ]
-            if len(found) >= 4 * self.width:
-                break
+        if state.total_left <= 0:
+            return []
+        if want.named is None and want.hosts is None:
+            models = self._models(want.functions, want.slots)
+            return [pair for model in models for pair in self._cheapest(model, want.functions)]
+        found: list[tuple[float, int]] = []
+        target, on, host = state.target, state.on, problem.host
+        enough = 4 * self.width
+        for i in self._reachable(want):
+            if (
+                target[i] == NOBODY
+                and not on[i]
+                and state.room_at(want, host[i]) > 0
+                and state.left_at(host[i]) > 0
+            ):
+                found.append((state.ground(i), i))
+                if len(found) >= enough:
+                    break
         return found
+
+    def _reachable(self, want: Want) -> list[int]:
+        """The devices that could be programmed for ``want``, where it is tied to some."""
+        reach = self._reach.get(want.number)
+        if reach is None:
+            problem = self.problem
+            may, model, offer = problem.may, problem.model, problem.offer
+            models = self._models(want.functions, want.slots)
+            only = want.functions[0] if len(want.functions) == 1 else NOBODY - 1
+            among = (
+                sorted(want.named)
+                if want.named is not None
+                else chain.from_iterable([problem.at[host] for host in self._hosts(want)])
+            )
+            reach = self._reach[want.number] = [
+                i for i in among if may[i] and model[i] in models and offer[i] != only
+            ]
+        return reach
+
+    def _models(self, functions: tuple[int, ...], slots: int) -> dict[str, None]:
+        """The models on which one of ``functions`` yields as many slots as that."""
+        fits = self.problem.fits
+        return {
+            model: None
+            for function in functions
+            for model, after in fits[function].items()
+            if after >= slots
+        }
 
     def _hosts(self, want: Want) -> list[str]:
         """The hosts that have devices and may take ``want``, in seeded order."""
         hosts = want.hosts
         if hosts is None:
-            return list(self.problem.at)
+            return self._all_hosts
+        # Classes may share one mapping, which the inputs keep alive: ids do not recur.
         order = self._order.get(id(hosts))
         if order is None:
             number = self._host_number
@@ -161,26 +219,47 @@ class Server:
             self._order[id(hosts)] = order
         return order
 
-    def _cheapest(self, model: str) -> list[tuple[float, int]]:
-        """The idle devices of ``model`` that cost least, as many as the width allows."""
+    def _cheapest(self, model: str, functions: tuple[int, ...]) -> list[tuple[float, int]]:
+        """The idle devices of ``model`` that cost least, as many as the width allows.
+
+        The heap holds lower bounds of ground costs: what has become dearer sinks as it surfaces.
+        Devices that offer the only function asked for are passed over.
+        """
+        self._queue_freed()
         heap = self._heaps.get(model)
         if heap is None:
             return []
-        state, host = self.state, self.problem.host
+        state, host, offer = self.state, self.problem.host, self.problem.offer
+        only = functions[0] if len(functions) == 1 else NOBODY - 1
         found: list[tuple[float, int]] = []
+        passed: list[tuple[float, int]] = []
+        last = NOBODY
         while heap and len(found) < self.width:
             key, i = heappop(heap)
-            if not state.idle(i) or state.left_at(host[i]) <= 0:
-                self._queued[i] = False
+            if i == last or not state.idle(i) or state.left_at(host[i]) <= 0:
                 continue
+            last = i
             ground = state.ground(i)
             if ground > key + EPSILON and heap and ground > heap[0][0]:
                 heappush(heap, (ground, i))
+                last = NOBODY
+            elif offer[i] == only:
+                passed.append((ground, i))
             else:
                 found.append((ground, i))
-        for pair in found:
+        for pair in chain(found, passed):
             heappush(heap, pair)
         return found
+
+    def _queue_freed(self) -> None:
+        """Put devices that were given back on their heaps again."""
+        state = self.state
+        for i in state.freed:
+            if state.idle(i):
+                heappush(self._heaps[self.problem.model[i]], (state.ground(i), i))
+        state.freed.clear()
+
+    # Filling up.
 
     def fill(
         self, i: int, function: int, slots: int, but: Want | None = None
@@ -189,30 +268,41 @@ class Server:
 
         One unit of ``but`` is taken as served on the same device already.
         """
+        chosen: list[tuple[float, Want]] = []
         state, host = self.state, self.problem.host[i]
-        found: list[tuple[float, float, int, Want]] = []
-        gathered, least = 0, float("inf")
-        for want in self.waiting[function] if slots else ():
-            size = want.needs[0][1]
-            if gathered >= slots and want.weights[0] / size <= least:
-                break
-            mine = int(want is but)
-            count = min(state.waiting(want) - mine, slots // size)
-            if count <= 0 or (want.named is not None and i not in want.named):
-                continue
-            if want.hosts is not None:
-                count = min(count, state.room_at(want, host) - mine)
-            first = len(state.served[want.number]) + mine
-            for weight in want.weights[first : first + max(count, 0)]:
-                found.append((-weight / size, weight, size, want))
-                gathered += size
-                least = min(least, weight / size)
-        found.sort(key=_by_density)
-        chosen = []
-        for _, weight, size, want in found:
-            if size <= slots:
-                slots -= size
-                chosen.append((weight, want))
+        served = state.served
+        if slots:
+            found: list[tuple[float, int, int, float, Want]] = []
+            gathered, least, settled = 0, float("inf"), 0
+            listed = self.waiting[function]
+            for want in listed:
+                size = want.slots
+                if gathered >= slots and want.weights[0] <= least * size:
+                    break
+                first = len(served[want.number])
+                count = want.units - first
+                if count <= 0:
+                    settled += 1
+                    continue
+                if size > slots or (want.named is not None and i not in want.named):
+                    continue
+                if want.hosts is not None:
+                    count = min(count, state.room_at(want, host))
+                if want is but:
+                    first += 1
+                    count -= 1
+                for weight in want.weights[first : first + min(count, slots // size)]:
+                    found.append((-weight / size, size, want.number, weight, want))
+                    gathered += size
+                    least = min(least, weight / size)
+            if settled > CROWD and 2 * settled > len(listed) and self.blink is None:
+                self.waiting[function] = [w for w in listed if state.waiting(w) > 0]
+            if len(found) > 1:
+                found.sort(key=_by_density)
+            for _, size, _, weight, want in found:
+                if size <= slots:
+                    slots -= size
+                    chosen.append((weight, want))
         for want in self.whole[function]:
             if (
                 want is not but
@@ -220,28 +310,118 @@ class Server:
                 and (want.named is None or i in want.named)
                 and state.room_at(want, host) > 0
             ):
-                chosen.append((self._weight(want), want))
+                chosen.append((want.weights[len(served[want.number])], want))
         return chosen
 
-    # Gangs: several needs of one unit on one host.
+    def fill_up(self, i: int, function: int) -> None:
+        """Let waiting units take what ``i`` has left."""
+        state = self.state
+        for _, want in self.fill(i, function, state.left[i]):
+            if not (want.whole and state.serves(i, want)):
+                slots = 0 if want.whole else want.slots
+                state.grant(Grant(want, self.problem.host[i], ((i, function, slots),)))
 
-    def _gang(self, want: Want, *, programming: bool) -> Option | None:
+    # Gangs.
+
+    def _gang(self, want: Want) -> Option | None:
+        """The best of the first hosts where the gang fits."""
         best: Option | None = None
-        tried = 0
-        for host in self._hosts(want):
-            if self.state.room_at(want, host) <= 0:
+        found = 0
+        for host in islice(self.gang_hosts(want), LOOKS):
+            if self.blink is not None and self.blink.random() < BLINK:
                 continue
-            option = _GangOnHost(self, want, host, programming=programming).best()
+            option = self.gang_at(want, host)
             if option is None:
                 continue
-            if not option.programs:
-                return option
             if best is None or option.density > best.density + EPSILON:
                 best = option
-            tried += 1
-            if tried >= self.width:
+            found += 1
+            if found >= self.width:
                 break
         return best
+
+    def gang_at(self, want: Want, host: str) -> Option | None:
+        """The cheapest way found to serve one gang on ``host``, with what fills the rest."""
+        if self.state.room_at(want, host) <= 0:
+            return None
+        self.work += 1
+        option = place_gang(self.state, want, host, self.ways(want, host))
+        if option is None or not option.programs:
+            return option
+        gain = option.gain
+        for i, function in option.programs:
+            rest = self.problem.fits[function][self.problem.model[i]]
+            rest -= sum(slots for k, _, slots in option.grant.parts if k == i)
+            gain += sum(worth for worth, _ in self.fill(i, function, rest, want))
+        return Option(gain, option.grant, option.programs)
+
+    def gang_hosts(self, want: Want) -> Iterator[str]:
+        """The hosts where every need could have a device, were nothing else promised.
+
+        They are looked up as far as they are asked for, each want from another start.
+        """
+        if want.number not in self._places:
+            hosts = self._hosts(want)
+            start = want.number * 7919 % len(hosts) if hosts else 0
+            order = chain(islice(hosts, start, None), islice(hosts, start))
+            self._places[want.number] = ([], filter(self._could(want), order))
+        known, rest = self._places[want.number]
+        yield from known
+        for host in rest:
+            known.append(host)
+            yield host
+
+    def _could(self, want: Want) -> Callable[[str], bool]:
+        """Whether a host has devices for all needs of ``want``: a quick test that errs towards yes."""
+        needs = [
+            (self._mask(self._models(functions, slots)), frozenset(functions))
+            for functions, slots in want.needs
+        ]
+        models, offers = self._host_models, self._host_offers
+
+        def could(host: str) -> bool:
+            return all(
+                models[host] & mask or not offers[host].isdisjoint(functions)
+                for mask, functions in needs
+            )
+
+        return could
+
+    def _mask(self, models: Iterable[str]) -> int:
+        return sum(
+            1 << self._model_number[model] for model in models if model in self._model_number
+        )
+
+    @cached_property
+    def _model_number(self) -> dict[str, int]:
+        return {model: k for k, model in enumerate(self._heaps)}
+
+    @cached_property
+    def _host_models(self) -> dict[str, int]:
+        """For each host, the models of devices that may be programmed, as bits."""
+        problem, bits = self.problem, {m: 1 << k for m, k in self._model_number.items()}
+        masks = dict.fromkeys(problem.at, 0)
+        for i, may in enumerate(problem.may):
+            if may:
+                masks[problem.host[i]] |= bits[problem.model[i]]
+        return masks
+
+    @cached_property
+    def _host_offers(self) -> dict[str, set[int]]:
+        """For each host, the functions of which it has free slots."""
+        problem = self.problem
+        offers: dict[str, set[int]] = {host: set() for host in problem.at}
+        for i, free in enumerate(problem.free):
+            if free:
+                offers[problem.host[i]].add(problem.offer[i])
+        return offers
+
+    def ways(self, want: Want, host: str) -> list[tuple[int, list[Way]]]:
+        """:func:`ways_at`, remembered."""
+        known = self._ways.get((want.number, host))
+        if known is None:
+            known = self._ways[want.number, host] = ways_at(self.problem, want, host)
+        return known
 
     # Carrying out.
 
@@ -252,123 +432,12 @@ class Server:
             state.program(i, function)
         state.grant(option.grant)
         for i, function in option.programs:
-            for _, want in self.fill(i, function, state.left[i]):
-                if want.whole and any(grant.want is want for grant in state.on[i]):
-                    continue
-                slots = 0 if want.whole else want.needs[0][1]
-                state.grant(Grant(want, self.problem.host[i], ((i, function, slots),)))
+            self.fill_up(i, function)
 
 
-class _GangOnHost:
-    """The cheapest placement of one gang on one host, by bounded depth-first search."""
-
-    def __init__(self, server: Server, want: Want, host: str, *, programming: bool) -> None:
-        self.server = server
-        self.state = server.state
-        self.want = want
-        self.host = host
-        self.programming = programming
-        self.needs = sorted(want.needs, key=lambda need: (-need[1], len(need[0])))
-        self.devices = [i for i in server.problem.at[host] if want.named is None or i in want.named]
-        self.left = {i: self.state.left[i] for i in self.devices}
-        self.offer = {i: self.state.offer[i] for i in self.devices}
-        self.programs: list[tuple[int, int]] = []
-        self.parts: list[tuple[int, int, int]] = []
-        self.steps = 0
-        self.cost = float("inf")
-        self.found: tuple[tuple[tuple[int, int, int], ...], tuple[tuple[int, int], ...]] | None
-        self.found = None
-
-    def best(self) -> Option | None:
-        """The cheapest placement found, if the gang fits at all."""
-        self._place(0, 0.0)
-        if self.found is None:
-            return None
-        parts, programs = self.found
-        gain = self.server._weight(self.want) - self.cost  # noqa: SLF001 - one algorithm in two classes
-        taken = dict.fromkeys((i for i, _ in programs), 0)
-        for i, _, slots in parts:
-            if i in taken:
-                taken[i] += slots
-        for i, function in programs:
-            model = self.server.problem.devices[i].model
-            rest = self.server.problem.fits[function][model] - taken[i]
-            gain += sum(worth for worth, _ in self.server.fill(i, function, rest, self.want))
-        return Option(gain, Grant(self.want, self.host, parts), programs)
-
-    def _place(self, depth: int, cost: float) -> None:
-        self.steps += 1
-        if cost >= self.cost - EPSILON or self.steps > GANG_STEPS:
-            return
-        if depth == len(self.needs):
-            self.cost = cost
-            self.found = (tuple(self.parts), tuple(self.programs))
-            return
-        for price, i, function, programs in self._choices(*self.needs[depth]):
-            slots = self.needs[depth][1]
-            before = (self.left[i], self.offer[i])
-            if programs:
-                model = self.server.problem.devices[i].model
-                self.left[i] = self.server.problem.fits[function][model]
-                self.offer[i] = function
-                self.programs.append((i, function))
-            self.left[i] -= slots
-            self.parts.append((i, function, slots))
-            self._place(depth + 1, cost + price)
-            self.parts.pop()
-            if programs:
-                self.programs.pop()
-            self.left[i], self.offer[i] = before
-
-    def _choices(
-        self, functions: tuple[int, ...], slots: int
-    ) -> list[tuple[float, int, int, bool]]:
-        """Ways to serve one need, the cheapest first; equal devices are tried once."""
-        problem, state = self.server.problem, self.state
-        seen: set[tuple[object, ...]] = set()
-        found: list[tuple[float, int, int, bool]] = []
-        for i in self.devices:
-            offer, left = self.offer[i], self.left[i]
-            idle = state.idle(i) and all(i != part[0] for part in self.parts)
-            if offer in functions and left >= slots:
-                same: tuple[object, ...] = (offer, left, idle)
-                if same not in seen:
-                    seen.add(same)
-                    found.append((0.0, i, offer, False))
-            if not (self.programming and idle):
-                continue
-            device = problem.devices[i]
-            extra = state.problem.inputs.weights.spread * len(self.programs)
-            price = state.ground(i) + extra
-            for function in functions:
-                if function == offer or problem.useful[device.model].get(function, 0) < slots:
-                    continue
-                if not self._allowed(function):
-                    continue
-                same = (device.model, offer, left, price, function)
-                if same not in seen:
-                    seen.add(same)
-                    found.append((price + state.fixed(function), i, function, True))
-        found.sort(key=lambda choice: choice[0])
-        return found
-
-    def _allowed(self, function: int) -> bool:
-        state = self.state
-        same = sum(1 for _, other in self.programs if other == function)
-        return (
-            state.total_left > len(self.programs)
-            and state.left_at(self.host) > len(self.programs)
-            and state.function_left[function] > same
-        )
+def _first_density(want: Want) -> tuple[float, int, int]:
+    return want.density(0)
 
 
-def density_of(want: Want) -> tuple[float, int, int]:
-    """Order wants by the weight of a slot, then the harder to place first."""
-    slots = sum(slots for _, slots in want.needs)
-    hosts = want.hosts
-    places = len(hosts) if hosts is not None else 1 << 30
-    return (-want.weights[0] / slots, places, want.number)
-
-
-def _by_density(entry: tuple[float, float, int, Want]) -> tuple[float, int, int]:
-    return (entry[0], entry[2], entry[3].number)
+def _by_density(entry: tuple[float, int, int, float, Want]) -> tuple[float, int, int]:
+    return entry[:3]

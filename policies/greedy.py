@@ -1,0 +1,52 @@
+"""The first choice for a batch: always the step that brings most, never looking back."""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush, heapreplace
+
+from changeover.policies.problem import Want
+from changeover.policies.score import EPSILON
+from changeover.policies.serve import Server
+
+
+def use_free(server: Server, wants: list[Want]) -> None:
+    """Serve by free slots, the weightiest unit first."""
+    state = server.state
+    served = state.served
+    heap = [
+        (want.density(len(served[want.number])), want) for want in wants if state.waiting(want) > 0
+    ]
+    heapify(heap)
+    while heap:
+        _, want = heap[0]
+        grant = server.spare(want)
+        if grant is not None:
+            state.grant(grant)
+        if grant is None or not state.waiting(want):
+            heappop(heap)
+        else:
+            heapreplace(heap, (want.density(len(served[want.number])), want))
+
+
+def program(server: Server, wants: list[Want]) -> None:
+    """Program where one device brings most, until nothing is worth its cost.
+
+    What a step brings hardly ever grows as others are taken, so a stale gain is a bound: only the
+    want that seems best is looked at again.
+    """
+    state = server.state
+    heap = [(float("-inf"), want.number, -1, want) for want in wants if state.waiting(want) > 0]
+    changes = 0
+    while heap:
+        _, number, seen, want = heappop(heap)
+        if not state.waiting(want):
+            continue
+        option = server.option(want)
+        if option is None or option.gain <= EPSILON:
+            continue
+        if seen != changes and heap and -option.density > heap[0][0] + EPSILON:
+            heappush(heap, (-option.density, number, changes, want))
+            continue
+        server.carry_out(option)
+        changes += 1
+        heappush(heap, (-option.density, number, -1, want))
