@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 import structlog
@@ -41,15 +41,14 @@ MAX_ROUNDS = 100
 """Rounds in one call; the next hint goes on where this one stopped."""
 
 
-def judge(world: World, *, floors: bool = False) -> int:
-    """Plan until nothing is left to be judged; returns the rounds made (0: somebody else plans).
+def judge(world: World, *, floors: bool = False, hinted: bool = False) -> int:
+    """Plan until nothing is left to be judged; returns the rounds made.
 
-    ``floors``: look after the pools' floors too, even if no boot waits.
+    ``floors``: look after the pools' floors too, even if no boot waits. ``hinted``: this call
+    answers a message; if its hint was taken up by an earlier round, there is nothing to do.
     """
     rounds = 0
-    while rounds < MAX_ROUNDS:
-        if not _acquire(world):
-            return rounds
+    while rounds < MAX_ROUNDS and _acquire(world, hinted=hinted):
         try:
             absorb(world)
             gathered = gather(world, floors=floors)
@@ -59,11 +58,12 @@ def judge(world: World, *, floors: bool = False) -> int:
             with world.database.write() as tx:
                 tx.leases.release(LEASE, world.owner)
         rounds += 1
-        floors = False
-        # The lease is given back before this look: a hint that found it taken has, by then,
+        floors = hinted = False
+        # The lease is given back before this look: a message that found it taken has, by then,
         # committed what it points at.
         with world.database.read() as tx:
-            if not tx.boots.wanting(world.clock.now()):
+            now = world.clock.now()
+            if not tx.boots.wanting(now) and not tx.hints.waiting(JUDGE, now):
                 break
     return rounds
 
@@ -74,13 +74,16 @@ def preview(world: World, boots: Sequence[Boot] | None = None) -> tuple[Gathered
     return gathered, choose(gathered.inputs)
 
 
-def _acquire(world: World) -> bool:
+def _acquire(world: World, *, hinted: bool) -> bool:
+    """Take the planner's lease; not if somebody plans, or has planned what the hint was for."""
     with world.database.write() as tx:
         now = world.clock.now()
-        held = tx.leases.acquire(LEASE, world.owner, now, world.settings.lease_seconds * 4)
-        if held:
-            tx.hints.take(JUDGE)
-        return held
+        if not tx.leases.acquire(LEASE, world.owner, now, world.settings.lease_seconds * 4):
+            return False
+        if not tx.hints.take(JUDGE) and hinted:
+            tx.leases.release(LEASE, world.owner)
+            return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class _Decision:
     by_device: Mapping[str, tuple[Promise, ...]]
     by_subject: Mapping[str, tuple[Promise, ...]]
     unmet: Mapping[str, Reason]
+    outdated: bool = False
 
     @classmethod
     def of(cls, world: World, gathered: Gathered, plan: Plan) -> _Decision:
@@ -139,6 +143,8 @@ def _apply(world: World, gathered: Gathered, plan: Plan) -> None:
         coming = {
             c.device: c.id for c in gathered.live.values() if c.state in CHANGEOVER_MOVING
         } | _start(world, tx, decision, now)
+        if tx.boots.woken_since(gathered.inputs.now):
+            decision = replace(decision, outdated=True)
         for judgement in gathered.judged:
             for boot in judgement.boots:
                 _answer_boot(world, tx, decision, judgement, boot, coming, now)
@@ -272,8 +278,13 @@ def _wait_or_decline(
         BootState.WAITING,
         now,
         reason=reason,
-        wake_at=min(now + world.settings.retry_seconds, max(now, boot.expires_at)),
+        wake_at=now if decision.outdated else _next_look(world, boot, now),
     )
+
+
+def _next_look(world: World, boot: Boot, now: float) -> float:
+    """When a boot is judged again if nothing wakes it before."""
+    return min(now + world.settings.retry_seconds, max(now, boot.expires_at))
 
 
 def _answer_tasks(tx: Tx, decision: _Decision, coming: Mapping[str, str], now: float) -> None:

@@ -35,6 +35,9 @@ WORKS = frozenset({BootState.READY, BootState.CREATING, BootState.BUILDING})
 WATCH_SECONDS = 5.0
 """How often a build is looked at where no notification tells of it."""
 
+AFTER_SECONDS = 1.0
+"""How soon after a success those that wait are judged again."""
+
 FIRST_RETRY = 1.0
 MOST_RETRY = 60.0
 
@@ -222,8 +225,13 @@ def _booted(world: World, boot: Boot, server: Server) -> Boot:
         log.warning("boot.tidy_refused", why=exc.message)
     reason = Reason("boot.booted", f"runs as {server.uuid} on {server.host}")
     with world.database.write() as tx:
-        booted = tx.boots.move(boot, BootState.BOOTED, world.clock.now(), reason=reason)
+        now = world.clock.now()
+        booted = tx.boots.move(boot, BootState.BOOTED, now, reason=reason)
         tx.boots.drop_promises(boot.id)
+        # What was promised to it no longer keeps its devices from others. Mostly it uses them
+        # now: a moment later is soon enough, and one look then serves all that booted by then.
+        if tx.boots.wake(now, at=now + AFTER_SECONDS):
+            tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now, due_at=now + AFTER_SECONDS)
         return booted
 
 

@@ -41,6 +41,7 @@ from changeover.worker.queues import CENTRAL_QUEUES, host_queue
 from changeover.worker.refresh import refresh, sync_catalog
 from changeover.worker.settings import Settings, as_environment
 from changeover.worker.simulator.cloud import build_cloud
+from changeover.worker.simulator.fleet import Shape
 
 log = structlog.get_logger(__name__)
 
@@ -95,10 +96,16 @@ class Process:
 
 
 class Supervisor:
-    """Starts, watches and stops. ``settings`` may leave anything to the embedded defaults."""
+    """Starts, watches and stops. ``settings`` may leave anything to the embedded defaults.
 
-    def __init__(self, settings: Settings, *, echo_logs: bool = True) -> None:
+    ``shape`` is that of the simulated cloud, where it is built.
+    """
+
+    def __init__(
+        self, settings: Settings, *, echo_logs: bool = True, shape: Shape | None = None
+    ) -> None:
         self.settings = settings
+        self.shape = shape
         self.echo_logs = echo_logs
         self.env = dict(os.environ)
         self.processes: list[Process] = []
@@ -165,7 +172,7 @@ class Supervisor:
         placement = open_placement(self.settings)
         servers = open_simulated_servers(self.settings, placement, clock)
         path = self.settings.state_dir / "catalog.yaml"
-        build_cloud(path, placement, open_cards(self.settings, clock), servers)
+        build_cloud(path, placement, open_cards(self.settings, clock), servers, self.shape)
         servers.close()
 
     def _celery(self) -> None:
@@ -234,14 +241,19 @@ class Supervisor:
 
 
 @contextlib.contextmanager
-def running(settings: Settings, *, echo_logs: bool = False) -> Iterator[Supervisor]:
-    """A deployment for the length of a ``with`` block (the demo, tests, benchmarks)."""
-    supervisor = Supervisor(settings, echo_logs=echo_logs)
+def running(
+    settings: Settings, *, echo_logs: bool = False, shape: Shape | None = None
+) -> Iterator[Supervisor]:
+    """A deployment for the length of a ``with`` block (the demo, tests, benchmarks).
+
+    ``shape``: how large its simulated cloud is.
+    """
+    supervisor = Supervisor(settings, echo_logs=echo_logs, shape=shape)
     supervisor.start()
-    supervisor.wait_until_alive()
     watcher = threading.Thread(target=supervisor.watch, name="supervisor", daemon=True)
     watcher.start()
     try:
+        supervisor.wait_until_alive()
         yield supervisor
     finally:
         supervisor.stopping.set()

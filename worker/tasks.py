@@ -44,7 +44,7 @@ def _guarded(work: Callable[[World], R]) -> R | None:
 @app.task(name=JUDGE, bind=True)
 def judge_task(_task: Task[[], None]) -> None:
     """Plan for all that waits."""
-    _guarded(judge)
+    _guarded(lambda world: judge(world, hinted=True))
 
 
 @app.task(name=ADVANCE, bind=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import and_, delete, func, or_, select, update
+from sqlalchemy import and_, case, delete, func, or_, select, update
 
 from changeover.models.boot import Boot, BootPromise
 from changeover.models.errors import Reread
@@ -19,7 +19,11 @@ from changeover.models.states import (
 )
 from changeover.models.tables import BootRow, PromiseRow
 from changeover.worker.store.audit import Audit
+from changeover.worker.store.leases import Switches
 from changeover.worker.store.session import Session, columns_of
+
+WOKEN = "woken"
+"""The switch that notes when waiting boots were woken last."""
 
 
 class Boots:
@@ -44,11 +48,14 @@ class Boots:
         return None if row is None else Boot(**row)
 
     def of_server(self, server: str) -> Boot | None:
-        """The boot whose failed server or successor this is."""
+        """The boot whose successor this is, else the one whose failed server it is.
+
+        A successor's failure can be told before its create is answered: then there are both.
+        """
         row = self.session.row(
-            select(BootRow.__table__).where(
-                or_(BootRow.server == server, BootRow.successor == server)
-            )
+            select(BootRow.__table__)
+            .where(or_(BootRow.server == server, BootRow.successor == server))
+            .order_by(case((BootRow.successor == server, 0), else_=1))
         )
         return None if row is None else Boot(**row)
 
@@ -184,14 +191,25 @@ class Boots:
             .values(lease_until=until)
         )
 
-    def wake(self, now: float) -> int:
-        """Something has changed that may help: all waiting boots are to be judged again."""
+    def wake(self, now: float, *, at: float | None = None) -> int:
+        """Something has changed that may help: all waiting boots are judged again, ``at`` then.
+
+        The time is noted besides: a round that gathered before this, and ends after it, must not
+        put its boots to sleep over what has changed meanwhile.
+        """
+        Switches(self.session).set(WOKEN, {"at": now}, now)
+        when = now if at is None else at
         done = self.session.connection.execute(
             update(BootRow)
-            .where(BootRow.state == BootState.WAITING, BootRow.wake_at > now)
-            .values(wake_at=now)
+            .where(BootRow.state == BootState.WAITING, BootRow.wake_at > when)
+            .values(wake_at=when)
         )
         return int(done.rowcount)
+
+    def woken_since(self, then: float) -> bool:
+        """Whether something changed since then; see :meth:`wake`."""
+        woken = Switches(self.session).get(WOKEN)
+        return woken is not None and float(woken["at"]) >= then
 
     # -- promises ---------------------------------------------------------------------------
 

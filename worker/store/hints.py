@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, or_, select, update
 
 from changeover.models.tables import HintRow
 from changeover.worker.store.session import Hint, Session
+
+STALE_SECONDS = 1.0
+"""A hint that is overdue for so long is not on its way any more."""
 
 
 class Hints:
@@ -23,7 +26,11 @@ class Hints:
     def add(
         self, task: str, *args: Any, queue: str, now: float, due_at: float | None = None
     ) -> None:
-        """Announce work. A hint for the same work that is already out is not sent twice."""
+        """Announce work. A hint for the same work that is already out is not sent twice.
+
+        One that should have been taken up by now was lost, or found its work leased: that is
+        sent again.
+        """
         due = now if due_at is None else due_at
         key = ":".join((task, *map(str, args)))
         statement = self.session.insert(HintRow).values(
@@ -32,15 +39,23 @@ class Hints:
         statement = statement.on_conflict_do_update(
             index_elements=[HintRow.key],
             set_={"due_at": due, "queue": queue},
-            where=HintRow.due_at > due,
+            where=or_(HintRow.due_at > due, HintRow.due_at < now - STALE_SECONDS),
         ).returning(HintRow.key)
         if self.session.row(statement) is not None:
             self.session.to_send.append(Hint(key, task, args, queue, due))
 
-    def take(self, task: str, *args: Any) -> None:
-        """The work is being taken up: the hint has served."""
+    def take(self, task: str, *args: Any) -> bool:
+        """The work is being taken up: the hint has served. ``False`` if there was none."""
         key = ":".join((task, *map(str, args)))
-        self.session.connection.execute(delete(HintRow).where(HintRow.key == key))
+        taken = self.session.connection.execute(delete(HintRow).where(HintRow.key == key))
+        return bool(taken.rowcount == 1)
+
+    def waiting(self, task: str, now: float) -> bool:
+        """Whether a hint for a task without arguments is due and not taken up."""
+        row = self.session.row(
+            select(HintRow.key).where(HintRow.key == task, HintRow.due_at <= now)
+        )
+        return row is not None
 
     def overdue(self, before: float, now: float, limit: int) -> list[Hint]:
         """Hints that were due before ``before`` and that nobody took up; postponed to ``now``.
