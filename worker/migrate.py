@@ -11,7 +11,6 @@ from alembic.script import ScriptDirectory
 
 from changeover.models.errors import AskOperator
 from changeover.worker.store import Database
-from changeover.worker.store.engine import engine_for
 
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 
@@ -32,12 +31,12 @@ def upgrade(url: str, revision: str = "head") -> tuple[str | None, str | None]:
 
 def current(url: str) -> str | None:
     """The revision that the database is at; ``None`` for an empty one."""
-    engine = engine_for(url)
+    database = Database(url)
     try:
-        with engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+        with database.read() as tx:
+            return MigrationContext.configure(tx.connection).get_current_revision()
     finally:
-        engine.dispose()
+        database.dispose()
 
 
 def head() -> str | None:

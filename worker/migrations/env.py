@@ -10,6 +10,9 @@ from sqlalchemy import Connection, event
 from changeover.models.tables import Base, StateColumn, Stored
 from changeover.worker.store.engine import engine_for
 
+UPGRADING = 0x6368616E6765
+"""The advisory lock that an upgrade holds for as long as it is connected."""
+
 
 def _render(kind: str, item: object, _context: object) -> str | Literal[False]:
     """Write the plain type of a column into migrations: they must not change with our classes."""
@@ -21,6 +24,11 @@ def _render(kind: str, item: object, _context: object) -> str | Literal[False]:
 
 
 def _run(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        # One upgrade at a time; SQLite's first statement takes its lock anyway.
+        connection.exec_driver_sql("SET lock_timeout = 0")
+        connection.exec_driver_sql(f"SELECT pg_advisory_lock({UPGRADING})")
+        connection.commit()
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
@@ -42,6 +50,8 @@ if engine.dialect.name == "sqlite":
         connection.execute("PRAGMA foreign_keys=OFF")
 
 
-with engine.connect() as connection:
-    _run(connection)
-engine.dispose()
+try:
+    with engine.connect() as connection:
+        _run(connection)
+finally:
+    engine.dispose()

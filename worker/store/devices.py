@@ -50,6 +50,7 @@ class Devices:
     def sync(self, catalog: Catalog) -> None:
         """Make the rows match the catalog; devices that it no longer names stay, unknown."""
         self.session.connection.execute(update(DeviceRow).values(known=False))
+        self._free_names(catalog)
         for device in catalog.devices:
             described = {
                 "name": device.name,
@@ -63,6 +64,14 @@ class Devices:
             self.session.connection.execute(
                 statement.on_conflict_do_update(index_elements=[DeviceRow.provider], set_=described)
             )
+
+    def _free_names(self, catalog: Catalog) -> None:
+        """A replaced card is a new provider of the same name: the old row gives the name up."""
+        names = {device.provider: device.name for device in catalog.devices}
+        taken = set(names.values())
+        for row in self.session.rows(select(DeviceRow.provider, DeviceRow.name)):
+            if row["name"] in taken and names.get(row["provider"]) != row["name"]:
+                self.update(row["provider"], name=row["provider"])
 
     def all(self) -> list[DeviceRecord]:
         """Devices that the catalog knows, by name."""
@@ -148,7 +157,9 @@ class Functions:
         that is bad, not the devices.
         """
         row = self.session.row(
-            select(FunctionRow.failed_devices, FunctionRow.stopped).where(FunctionRow.name == name)
+            select(FunctionRow.failed_devices, FunctionRow.stopped)
+            .where(FunctionRow.name == name)
+            .with_for_update()  # else the failures of two devices at once would count as one
         )
         if row is None or row["stopped"] is not None:
             return None if row is None else row["stopped"]

@@ -13,6 +13,9 @@ from changeover.models.errors import Invalid
 
 READ_ONLY = "changeover_read_only"
 
+LOCK_SECONDS = 15
+"""Longest wait for somebody else's lock; after that the database is busy."""
+
 
 def engine_for(url: str) -> Engine:
     """An engine for ``sqlite:///PATH``, ``sqlite://`` (memory) or ``postgresql://…`` (psycopg 3).
@@ -27,13 +30,26 @@ def engine_for(url: str) -> Engine:
     if backend == "sqlite":
         return _sqlite(parsed)
     if backend == "postgresql":
-        return create_engine(
-            parsed.set(drivername="postgresql+psycopg"),
-            pool_pre_ping=True,
-            isolation_level="READ COMMITTED",
-            connect_args={"connect_timeout": 5, "application_name": "changeover"},
-        )
+        return _postgresql(parsed)
     raise Invalid(f"database {backend!r} is not supported: use sqlite:///PATH or postgresql://…")
+
+
+def _postgresql(url: URL) -> Engine:
+    engine = create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_pre_ping=True,
+        isolation_level="READ COMMITTED",
+        connect_args={"connect_timeout": 5, "application_name": "changeover"},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _limits(connection: Any, _record: object) -> None:
+        # A worker that was stopped while it held a lock must not stop all others: see SQLite's.
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET lock_timeout = {LOCK_SECONDS * 1000}")
+        connection.commit()
+
+    return engine
 
 
 def _sqlite(url: URL) -> Engine:
@@ -41,14 +57,14 @@ def _sqlite(url: URL) -> Engine:
     kwargs: dict[str, Any] = {"poolclass": StaticPool} if memory else {}
     engine = create_engine(
         url,
-        connect_args={"timeout": 15, "check_same_thread": False, "isolation_level": None},
+        connect_args={"timeout": LOCK_SECONDS, "check_same_thread": False, "isolation_level": None},
         **kwargs,
     )
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _record: object) -> None:
         cursor = connection.cursor()
-        cursor.execute("PRAGMA busy_timeout=15000")
+        cursor.execute(f"PRAGMA busy_timeout={LOCK_SECONDS * 1000}")
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
