@@ -1,0 +1,633 @@
+"""The command line. Every command is thin and imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from changeover.console import complete
+from changeover.console.desk import Desk
+from changeover.console.render import Output
+
+SEE = "Exit status: 0 done, 2 refused, 3 a person must act, 4 try again later, 5 look again."
+
+
+class Commands(TyperGroup):
+    """Turns every error of ours into one message and a status, as JSON where that was asked."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: FBT001, FBT002 - typer's signature
+        windows_expand_args: bool = True,  # noqa: FBT001, FBT002 - typer's signature
+        **extra: Any,
+    ) -> Any:
+        """Run a command; see the class."""
+        words = list(sys.argv[1:] if args is None else args)
+        status = _guarded(
+            lambda: super(Commands, self).main(
+                words,
+                prog_name,
+                complete_var,
+                standalone_mode=False,
+                windows_expand_args=windows_expand_args,
+                **extra,
+            ),
+            as_json="--json" in words,
+        )
+        if standalone_mode:
+            sys.exit(status)
+        return status
+
+
+def _guarded(run: Callable[[], Any], *, as_json: bool) -> int:
+    from changeover.models.errors import ChangeoverError
+
+    try:
+        answered = run()
+    except ChangeoverError as exc:
+        from changeover.console.failures import report
+
+        return report(exc, as_json=as_json)
+    except typer.Abort:
+        from changeover.console.failures import INTERRUPTED, say
+
+        say("interrupted", kind="Interrupted", status=INTERRUPTED, as_json=as_json)
+        return INTERRUPTED
+    except typer.TyperException as exc:  # wrong usage
+        return _wrong_usage(exc, as_json=as_json)
+    except BrokenPipeError:
+        # Whoever read our output (head, less) has gone: nothing is left to say, to anybody.
+        sys.stdout = None
+        return 0
+    except Exception as exc:
+        from changeover.console.failures import TRY_AGAIN, database_error, say
+
+        message = database_error(exc)
+        if message is None:
+            raise
+        say(message, kind="DatabaseError", status=TRY_AGAIN, as_json=as_json)
+        return TRY_AGAIN
+    return answered if isinstance(answered, int) else 0
+
+
+def _wrong_usage(error: typer.TyperException, *, as_json: bool) -> int:
+    if as_json:
+        from changeover.console.failures import say
+
+        say(error.format_message(), kind="Usage", status=error.exit_code, as_json=True)
+    else:
+        show: Callable[[], None] = getattr(error, "show", lambda: None)
+        show()
+    return error.exit_code
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="changeover",
+    help="Rescue failed boots: fence, program and publish idle accelerators.",
+    epilog=SEE,
+    no_args_is_help=True,
+    rich_markup_mode=None,  # rich takes longer to import than everything else together
+    pretty_exceptions_enable=False,
+)
+config_app = typer.Typer(help="Check, show and begin a configuration.", no_args_is_help=True)
+db_app = typer.Typer(help="The database's schema.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+app.add_typer(db_app, name="db")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Limit = Annotated[int, typer.Option(help="How many at most.", min=1)]
+When = Annotated[
+    Literal["idle", "now-or-fail"],
+    typer.Option(help="Wait until devices are idle, or fail at once if they are not."),
+]
+
+
+@contextmanager
+def _desk() -> Iterator[Desk]:
+    from changeover.console.desk import quiet
+
+    quiet()
+    desk = Desk()
+    try:
+        yield desk
+    finally:
+        desk.close()
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"changeover {version('changeover')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _everything(
+    *,
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Say which version this is.", callback=_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+# ---------------------------------------------------------------- look
+
+
+@app.command()
+def status(*, json: Json = False) -> None:
+    """Everything at a glance."""
+    from changeover.console import show
+
+    with _desk() as desk:
+        show.status(desk, Output(json))
+
+
+@app.command()
+def pools(*, json: Json = False) -> None:
+    """Functions: what offers them, what is free, who waits."""
+    from changeover.console import show
+
+    with _desk() as desk:
+        show.pools(desk, Output(json))
+
+
+@app.command()
+def devices(
+    *,
+    host: Annotated[
+        str | None, typer.Option(help="Only of this host.", autocompletion=complete.hosts)
+    ] = None,
+    function: Annotated[
+        str | None,
+        typer.Option(help="Only those that offer this.", autocompletion=complete.functions),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Devices: what they offer, and whether they are free."""
+    from changeover.console import show
+
+    with _desk() as desk:
+        show.devices(desk, Output(json), host=host, function=function)
+
+
+@app.command()
+def boots(
+    *,
+    over: Annotated[
+        bool | None, typer.Option("--over/--open", help="Only finished, or only unfinished ones.")
+    ] = None,
+    state: Annotated[str | None, typer.Option(help="Only in this state.")] = None,
+    limit: Limit = 50,
+    json: Json = False,
+) -> None:
+    """Failed boots, newest first."""
+    from changeover.console import show
+    from changeover.models.states import BootState
+
+    if state is not None and state not in set(BootState):
+        raise typer.BadParameter(
+            f"{state!r} is none of {', '.join(BootState)}", param_hint="--state"
+        )
+    with _desk() as desk:
+        show.boots(desk, Output(json), over=over, state=state, limit=limit)
+
+
+@app.command()
+def functions(
+    *,
+    allow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Lift the stop of a function whose artifact failed.",
+            autocompletion=complete.functions,
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """What devices can be programmed to do."""
+    from changeover.console import operate, show
+
+    with _desk() as desk:
+        if allow is not None:
+            operate.allow(desk, Output(json), allow)
+        else:
+            show.functions(desk, Output(json))
+
+
+@app.command()
+def tasks(
+    *,
+    queued: Annotated[bool, typer.Option("--queued", help="Only those not done yet.")] = False,
+    json: Json = False,
+) -> None:
+    """Operators' programming tasks."""
+    from changeover.console import show
+
+    with _desk() as desk:
+        show.tasks(desk, Output(json), queued=queued)
+
+
+@app.command()
+def changeovers(
+    *,
+    live: Annotated[bool, typer.Option("--live", help="Only those that hold a device.")] = False,
+    limit: Limit = 50,
+    json: Json = False,
+) -> None:
+    """Devices changed from one function to another, newest first."""
+    from changeover.console import show
+
+    with _desk() as desk:
+        show.changeovers(desk, Output(json), live=live, limit=limit)
+
+
+@app.command()
+def plans(*, limit: Limit = 50, json: Json = False) -> None:
+    """Plans that wanted changeovers, newest first."""
+    from changeover.console import show
+
+    with _desk() as desk:
+        show.plans(desk, Output(json), limit=limit)
+
+
+@app.command()
+def audit(
+    subject: Annotated[
+        str | None,
+        typer.Argument(
+            help="A boot, device, changeover, task or plan.", autocompletion=complete.subjects
+        ),
+    ] = None,
+    *,
+    limit: Limit = 100,
+    json: Json = False,
+) -> None:
+    """What was done, by whom and why, oldest first."""
+    from changeover.console import show
+
+    with _desk() as desk:
+        show.audit(desk, Output(json), subject, limit=limit)
+
+
+@app.command(name="dead-letters")
+def dead_letters(
+    *,
+    replay: Annotated[
+        int | None, typer.Option(metavar="ID", help="Take this one in again.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Take all in again that were not yet.")
+    ] = False,
+    limit: Limit = 200,
+    json: Json = False,
+) -> None:
+    """Messages that could not be understood, kept."""
+    from changeover.console import replay as replaying
+    from changeover.console import show
+
+    if replay is not None and everything:
+        raise typer.BadParameter("name one with --replay, or all with --all: not both")
+    with _desk() as desk:
+        if replay is not None or everything:
+            replaying.replay_letters(desk, Output(json), replay)
+        else:
+            show.dead_letters(desk, Output(json), limit=limit)
+
+
+@app.command()
+def explain(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            help="A device's name, or the beginning of the id of a boot, server, changeover, "
+            "task or plan.",
+            autocompletion=complete.subjects,
+        ),
+    ],
+    *,
+    json: Json = False,
+) -> None:
+    """Why something is as it is, and what would be done now."""
+    from changeover.console import explain as explaining
+
+    with _desk() as desk:
+        explaining.explain(desk, Output(json), subject)
+
+
+@app.command()
+def plan(*, json: Json = False) -> None:
+    """What would be done now, and why not otherwise."""
+    from changeover.console import preview
+
+    with _desk() as desk:
+        preview.plan(desk, Output(json))
+
+
+@app.command()
+def rank(
+    file: Annotated[
+        Path | None, typer.Argument(help="Candidates as JSON; - or nothing: standard input.")
+    ] = None,
+    *,
+    wanted: Annotated[str, typer.Option(metavar="TRAIT,...", help="Preferred traits.")],
+    resources: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLASS=N", help="Ask Placement for candidates of these instead."),
+    ] = None,
+    required: Annotated[
+        list[str] | None, typer.Option(metavar="TRAIT", help="Traits that they must have.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Rank candidates by how many wanted traits they have."""
+    from changeover.console import rank as ranking
+
+    with _desk() as desk:
+        ranking.rank(
+            desk,
+            Output(json),
+            wanted=wanted,
+            path=file,
+            resources=resources or (),
+            required=required or (),
+        )
+
+
+# ---------------------------------------------------------------- act
+
+
+@app.command()
+def program(
+    *,
+    function: Annotated[
+        str, typer.Option(help="What to program.", autocompletion=complete.functions)
+    ],
+    device: Annotated[
+        str | None, typer.Option(help="This device.", autocompletion=complete.devices)
+    ] = None,
+    count: Annotated[int, typer.Option(help="So many devices, whichever fit best.")] = 1,
+    host: Annotated[
+        str | None, typer.Option(help="Only devices of this host.", autocompletion=complete.hosts)
+    ] = None,
+    when: When = "idle",
+    priority: Annotated[float, typer.Option(help="Above 1 comes before other tasks.")] = 1.0,
+    json: Json = False,
+) -> None:
+    """Queue a programming task.
+
+    It goes through the same changeovers as failed boots.
+    """
+    from changeover.console import operate
+
+    with _desk() as desk:
+        operate.program(
+            desk,
+            Output(json),
+            function=function,
+            device=device,
+            host=host,
+            count=count,
+            when=when,
+            priority=priority,
+        )
+
+
+@app.command()
+def apply(
+    layout: Annotated[Path, typer.Argument(help="YAML: `devices: {NAME: FUNCTION}`.")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the difference.")] = False,
+    when: When = "idle",
+    json: Json = False,
+) -> None:
+    """Bring devices to a layout; the difference is shown first.
+
+    Applying a layout twice does nothing the second time.
+    """
+    from changeover.console import operate
+
+    with _desk() as desk:
+        operate.apply(desk, Output(json), layout, yes=yes, dry_run=dry_run, when=when)
+
+
+@app.command()
+def cancel(
+    subject: Annotated[
+        str,
+        typer.Argument(help="A task, boot or changeover.", autocompletion=complete.cancellable),
+    ],
+    *,
+    json: Json = False,
+) -> None:
+    """Cancel a task, a boot, or a changeover not programming yet."""
+    from changeover.console import operate
+
+    with _desk() as desk:
+        operate.cancel(desk, Output(json), subject)
+
+
+@app.command()
+def release(
+    device: Annotated[
+        str, typer.Argument(help="A quarantined device.", autocompletion=complete.devices)
+    ],
+    *,
+    json: Json = False,
+) -> None:
+    """Let a quarantined device be programmed again.
+
+    Do so after somebody has looked at it: nobody knows what it does.
+    """
+    from changeover.console import operate
+
+    with _desk() as desk:
+        operate.release(desk, Output(json), device)
+
+
+@app.command()
+def retry(
+    boot: Annotated[
+        str, typer.Argument(help="A waiting boot, or its server.", autocompletion=complete.boots)
+    ],
+    *,
+    json: Json = False,
+) -> None:
+    """Judge a waiting boot again now."""
+    from changeover.console import operate
+
+    with _desk() as desk:
+        operate.retry(desk, Output(json), boot)
+
+
+@app.command()
+def pause(
+    *,
+    why: Annotated[str, typer.Option(help="Said to everybody who asks.")] = "by an operator",
+    json: Json = False,
+) -> None:
+    """Start no changeover; those under way are finished."""
+    from changeover.console import operate
+
+    with _desk() as desk:
+        operate.pause(desk, Output(json), why)
+
+
+@app.command()
+def resume(*, json: Json = False) -> None:
+    """Act again after `pause` or `drain`."""
+    from changeover.console import operate
+
+    with _desk() as desk:
+        operate.resume(desk, Output(json))
+
+
+@app.command()
+def drain(*, json: Json = False) -> None:
+    """Pause, and put back what is not programming yet."""
+    from changeover.console import operate
+
+    with _desk() as desk:
+        operate.drain(desk, Output(json))
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="Notifications, one a line; - is standard input.")],
+    *,
+    json: Json = False,
+) -> None:
+    """Take captured notifications in, as the listener does."""
+    from changeover.console import replay as replaying
+
+    with _desk() as desk:
+        replaying.replay(desk, Output(json), file)
+
+
+# ---------------------------------------------------------------- set up
+
+
+@config_app.command(name="check")
+def config_check(*, json: Json = False) -> None:
+    """Check settings, catalog, versions, and that everything named answers."""
+    from changeover.console import config
+
+    with _desk() as desk:
+        raise typer.Exit(config.check(desk, Output(json)))
+
+
+@config_app.command(name="show")
+def config_show(*, json: Json = False) -> None:
+    """Show every setting in force and where it comes from; secrets are masked."""
+    from changeover.console import config
+
+    with _desk() as desk:
+        config.show(desk, Output(json))
+
+
+@config_app.command(name="example")
+def config_example(
+    *,
+    catalog: Annotated[
+        bool, typer.Option("--catalog", help="An example of the catalog instead.")
+    ] = False,
+) -> None:
+    """Print a commented example to begin a changeover.toml with."""
+    from changeover.console import config, example_catalog
+
+    print(example_catalog.TEXT if catalog else config.example(), end="")
+
+
+@db_app.command(name="upgrade")
+def db_upgrade(*, json: Json = False) -> None:
+    """Bring the database to this version's schema."""
+    from changeover.console import database
+
+    with _desk() as desk:
+        database.upgrade(desk, Output(json))
+
+
+# ---------------------------------------------------------------- run
+
+
+@app.command()
+def up() -> None:
+    """Run everything until SIGTERM, supervised.
+
+    Listener, workers and beat; and a broker, Placement and a simulated cloud where no setting
+    names any.
+    """
+    from changeover.console import serve
+
+    serve.up(Desk())
+
+
+@app.command()
+def listener() -> None:
+    """Run only the listener."""
+    from changeover.console import serve
+
+    serve.listener(Desk())
+
+
+@app.command()
+def worker(
+    *,
+    queues: Annotated[
+        str | None, typer.Option(metavar="plan,advance,boot,sweep", help="Only these.")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Serve this compute host's devices: run it there.")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Processes.")] = None,
+) -> None:
+    """Run only a worker."""
+    from changeover.console import serve
+
+    serve.worker(Desk(), queues=queues, host=host, concurrency=concurrency)
+
+
+@app.command()
+def beat() -> None:
+    """Run only the clock of scheduled jobs; several do no harm."""
+    from changeover.console import serve
+
+    serve.beat(Desk())
+
+
+@app.command()
+def demo(
+    *,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave its files for a look at them.")
+    ] = False,
+) -> None:
+    """Rescue boots on a simulated cloud, in under two minutes."""
+    from changeover.console import demo as demonstration
+
+    raise typer.Exit(demonstration.run(keep=keep))
+
+
+def main() -> None:
+    """The ``changeover`` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

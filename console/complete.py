@@ -1,0 +1,78 @@
+"""Names for the shell's completion. It never fails and never prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from changeover.console.desk import Desk
+
+MOST = 200
+
+
+def _matching(names: Callable[[Desk], Iterable[str]], incomplete: str) -> list[str]:
+    from changeover.console.desk import quiet
+
+    quiet()
+    desk = Desk()
+    try:
+        return [name for name in names(desk) if name.startswith(incomplete)][:MOST]
+    except Exception:  # noqa: BLE001 - a shell's line is no place for any error
+        return []
+    finally:
+        desk.close()
+
+
+def devices(incomplete: str) -> list[str]:
+    """Devices of the catalog."""
+    return _matching(lambda desk: [d.name for d in desk.catalog.devices], incomplete)
+
+
+def hosts(incomplete: str) -> list[str]:
+    """Hosts of the catalog's devices."""
+    return _matching(lambda desk: sorted({d.host for d in desk.catalog.devices}), incomplete)
+
+
+def functions(incomplete: str) -> list[str]:
+    """Functions of the catalog."""
+    return _matching(lambda desk: list(desk.catalog.functions), incomplete)
+
+
+def boots(incomplete: str) -> list[str]:
+    """Unfinished boots first, then finished ones."""
+
+    def names(desk: Desk) -> list[str]:
+        with desk.database.read() as tx:
+            found = tx.boots.listed(over=False, limit=MOST) + tx.boots.listed(over=True, limit=MOST)
+        return [boot.id for boot in found]
+
+    return _matching(names, incomplete)
+
+
+def changeovers(incomplete: str) -> list[str]:
+    """The newest changeovers."""
+
+    def names(desk: Desk) -> list[str]:
+        with desk.database.read() as tx:
+            return [c.id for c in tx.changeovers.latest(MOST)]
+
+    return _matching(names, incomplete)
+
+
+def tasks(incomplete: str) -> list[str]:
+    """Queued tasks."""
+
+    def names(desk: Desk) -> list[str]:
+        with desk.database.read() as tx:
+            return [t.id for t in tx.tasks.all(queued_only=True)]
+
+    return _matching(names, incomplete)
+
+
+def subjects(incomplete: str) -> list[str]:
+    """Whatever can be explained."""
+    return [*devices(incomplete), *boots(incomplete), *changeovers(incomplete), *tasks(incomplete)]
+
+
+def cancellable(incomplete: str) -> list[str]:
+    """Whatever can be cancelled."""
+    return [*tasks(incomplete), *boots(incomplete), *changeovers(incomplete)]

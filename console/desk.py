@@ -1,0 +1,158 @@
+"""What commands work with, opened when it is first used and not before."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from changeover.models.errors import AskOperator
+
+if TYPE_CHECKING:
+    from changeover.models.catalog import Catalog
+    from changeover.worker.operate import Operator
+    from changeover.worker.ports.clock import Clock
+    from changeover.worker.ports.servers import Servers
+    from changeover.worker.settings import Settings
+    from changeover.worker.store import Database
+    from changeover.worker.world import World
+
+NAME_CHARACTERS = 64
+
+
+def operator_name() -> str:
+    """Who is at the controls, for the audit."""
+    import getpass
+
+    try:
+        name = os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a user without a name: as in many containers
+        name = f"uid {os.getuid()}"
+    return name[:NAME_CHARACTERS]
+
+
+class Desk:
+    """Opens settings, database, catalog and Placement for one command."""
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        from changeover.worker.settings import load_settings
+
+        return load_settings()
+
+    @cached_property
+    def clock(self) -> Clock:
+        """The real time."""
+        from changeover.worker.adapters.clock import SystemClock
+
+        return SystemClock()
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The catalog; raises ``Invalid`` with all its problems."""
+        from changeover.worker.bootstrap import load_catalog
+
+        return load_catalog(self.settings)
+
+    @cached_property
+    def database(self) -> Database:
+        """The database, of this version's schema and reachable."""
+        from changeover.worker.bootstrap import open_database
+        from changeover.worker.migrate import require_current
+
+        self.require_file()
+        database = open_database(self.settings)
+        with database.read():
+            pass  # one that cannot be reached says so here, by its own family of errors
+        require_current(database)
+        return database
+
+    @cached_property
+    def operator(self) -> Operator:
+        """A person at the controls; what is asked for is hinted to the workers at once."""
+        from changeover.worker.operate import Operator
+
+        return Operator(self.sending_database, self.catalog, self.clock, operator_name())
+
+    @cached_property
+    def sending_database(self) -> Database:
+        """The database with a courier, if a broker is known; else the sweep sends the hints."""
+        from changeover.models.errors import Unreachable
+        from changeover.worker.celery_app import make_app
+        from changeover.worker.courier import Courier
+
+        database = self.database
+        try:
+            database.courier = Courier(make_app(self.settings), self.clock)
+        except Unreachable:
+            database.courier = None
+        return database
+
+    @property
+    def unsent(self) -> str | None:
+        """What to tell a person if the workers were not told at once."""
+        courier = self.sending_database.courier
+        silent = courier is None or getattr(courier, "silent_until", 0.0) > self.clock.now()
+        if not silent:
+            return None
+        return (
+            "stored; no broker answers, so the workers' sweep takes it up "
+            f"(every {self.settings.sweep_seconds:g} s while they run)"
+        )
+
+    @cached_property
+    def planning_world(self) -> World:
+        """A world to preview in: it reads Placement and the database, and creates nothing."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        from changeover.worker.bootstrap import open_placement
+        from changeover.worker.world import World
+
+        return World(
+            database=self.database,
+            placement=open_placement(self.settings),
+            # A preview neither creates servers nor programs devices.
+            servers=cast("Servers", None),
+            programmers={},
+            clock=self.clock,
+            catalog=self.catalog,
+            settings=self.settings,
+            owner=f"console:{os.getpid()}",
+            pool=ThreadPoolExecutor(self.settings.concurrent_reads),
+        )
+
+    def require_file(self) -> None:
+        """Raise ``AskOperator`` where an SQLite file is missing: looking must not make one."""
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import ArgumentError
+
+        try:
+            url = make_url(self.settings.database)
+        except ArgumentError:
+            return  # opening it says what is wrong
+        file = url.database or ""
+        if url.get_backend_name() != "sqlite" or file in {"", ":memory:"} or Path(file).exists():
+            return
+        raise AskOperator(
+            f"there is no database at {file}: start `changeover up`, or make it with "
+            "`changeover db upgrade`; another place is named with database_url or state_dir"
+        )
+
+    def close(self) -> None:
+        """Close what was opened."""
+        if "planning_world" in self.__dict__ and self.planning_world.pool is not None:
+            self.planning_world.pool.shutdown(wait=False, cancel_futures=True)
+        if "database" in self.__dict__:
+            self.database.dispose()
+
+
+def quiet() -> None:
+    """A command answers by itself: its libraries' logs would only stand in between."""
+    import logging
+
+    import structlog
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.getLogger().addHandler(logging.NullHandler())
