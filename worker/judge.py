@@ -140,10 +140,9 @@ def _apply(world: World, gathered: Gathered, plan: Plan) -> None:
                 inputs=inputs_as_json(gathered.inputs),
                 result=plan_as_json(plan),
             )
-        coming = {
-            c.device: c.id for c in gathered.live.values() if c.state in CHANGEOVER_MOVING
-        } | _start(world, tx, decision, now)
-        if tx.boots.woken_since(gathered.inputs.now):
+        coming, ended = _still_coming(tx, gathered)
+        coming |= _start(world, tx, decision, now)
+        if ended or tx.boots.woken_since(gathered.inputs.now):
             decision = replace(decision, outdated=True)
         for judgement in gathered.judged:
             for boot in judgement.boots:
@@ -157,6 +156,17 @@ def _apply(world: World, gathered: Gathered, plan: Plan) -> None:
         unmet=len(plan.unmet),
         plan=decision.plan_id if plan.intents else None,
     )
+
+
+def _still_coming(tx: Tx, gathered: Gathered) -> tuple[dict[str, str], bool]:
+    """Device -> changeover under way; and whether one that was gathered has ended since.
+
+    What is promised from now on must be seen by the changeover's end: its row is locked, so that
+    it either ends before this look or finds the promise.
+    """
+    moving = {c.id for c in tx.changeovers.locked_moving()}
+    gone = any(c.state in CHANGEOVER_MOVING and c.id not in moving for c in gathered.live.values())
+    return {c.device: c.id for c in gathered.live.values() if c.id in moving}, gone
 
 
 def _start(world: World, tx: Tx, decision: _Decision, now: float) -> dict[str, str]:

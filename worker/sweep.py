@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import structlog
 
 from changeover.models.errors import ChangeoverError, Reread
 from changeover.models.reasons import Reason
-from changeover.models.states import BootState
+from changeover.models.states import CHANGEOVER_MOVING, BootState
 from changeover.worker.holds import open_slots
 from changeover.worker.queues import (
     ADVANCE,
@@ -37,6 +39,7 @@ def sweep(world: World) -> dict[str, int]:
     with world.database.write() as tx:
         found["stuck_changeovers"] = _stuck_changeovers(world, tx, now)
         found["stuck_boots"] = _stuck_boots(tx, now)
+        found["promises_broken"] = _broken_promises(tx, now)
         found["expired"] = _expire(world, tx, now)
         found["holds_lapsed"] = _lapse(tx, now)
         if tx.boots.wanting(now) or tx.tasks.all(queued_only=True, limit=1):
@@ -77,6 +80,23 @@ def _stuck_boots(tx: Tx, now: float) -> int:
     for boot in stuck:
         tx.hints.add(REBOOT, boot.id, queue=BOOT_QUEUE, now=now)
     return len(stuck)
+
+
+def _broken_promises(tx: Tx, now: float) -> int:
+    """Boots that wait for changeovers of which none is under way: nobody would ever wake them."""
+    promised = tx.boots.in_states([BootState.PROMISED])
+    if not promised:
+        return 0
+    moving = {c.id for c in tx.changeovers.live() if c.state in CHANGEOVER_MOVING}
+    broken = 0
+    for boot in promised:
+        if any(p.changeover in moving for p in tx.boots.promises(boot=boot.id)):
+            continue
+        reason = Reason("boot.promise_broken", "the changeover that was meant for it is over")
+        with suppress(Reread):
+            tx.boots.move(boot, BootState.WAITING, now, reason=reason, wake_at=now)
+            broken += 1
+    return broken
 
 
 def _expire(world: World, tx: Tx, now: float) -> int:

@@ -63,6 +63,16 @@ class Changeovers:
         """All changeovers that hold a device, quarantined ones included."""
         return self._where(ChangeoverRow.state.in_(list(CHANGEOVER_LIVE)))
 
+    def locked_moving(self) -> list[Changeover]:
+        """Changeovers under way; none of them moves before the commit."""
+        rows = self.session.rows(
+            select(ChangeoverRow.__table__)
+            .where(ChangeoverRow.state.in_(list(CHANGEOVER_MOVING)))
+            .order_by(ChangeoverRow.id)
+            .with_for_update()
+        )
+        return [Changeover(**row) for row in rows]
+
     def live_of_device(self, device: str) -> Changeover | None:
         """The live changeover of a device."""
         found = self._where(
