@@ -1,10 +1,11 @@
 """The real openstack-placement on loopback, in a process of its own.
 
-One process serves it: waitress with a few threads. Reading requests run side by side; writing ones
-take turns, because SQLite has no queue for transactions that turn from reading to writing: it
-fails the second one, which Placement answers with 500. Write-ahead logging lets readers go on
-meanwhile. Authentication is noauth2: the header ``x-auth-token: admin`` is an administrator, so
-it listens on loopback only.
+One process serves it: waitress with a few threads. Reading requests run side by side; on SQLite
+writing ones take turns, because it has no queue for transactions that turn from reading to writing:
+it fails the second one, which Placement answers with 500. Write-ahead logging lets readers go on
+meanwhile. On another database writers race as they do in a cloud, in several processes if wanted.
+Authentication is noauth2: the header ``x-auth-token: admin`` is an administrator, so it listens on
+loopback only.
 """
 
 # ruff: noqa: PLC0415 - only the child pays for importing Placement and what it needs
@@ -20,12 +21,12 @@ import socket
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from changeover.models.errors import AskOperator, Busy, Unreachable
+from changeover.models.errors import AskOperator, Busy, Invalid, Unreachable
 from changeover.worker.embedded.child import Child, start_child
 from changeover.worker.flock import hold
 
@@ -55,8 +56,9 @@ sync_on_startup = true
 class EmbeddedPlacement:
     """A running Placement; ends with this process at the latest."""
 
-    def __init__(self, child: Child, port: int) -> None:
+    def __init__(self, child: Child, port: int, others: Sequence[Child] = ()) -> None:
         self._child = child
+        self._others = others
         self.port = port
         self.url = f"http://{_HOST}:{port}"
 
@@ -74,6 +76,8 @@ class EmbeddedPlacement:
 
     def stop(self, timeout: float = 5.0) -> None:
         """End it; what its clients were told is in its database."""
+        for child in self._others:
+            child.stop(timeout)
         self._child.stop(timeout)
 
     def __enter__(self) -> Self:
@@ -95,6 +99,7 @@ def start_placement(
     database: str | None = None,
     conflict_retries: int = 1,
     threads: int = THREADS,
+    processes: int = 1,
     timeout: float = START_SECONDS,
 ) -> EmbeddedPlacement:
     """Start Placement on loopback and wait until it answers.
@@ -102,38 +107,50 @@ def start_placement(
     Its database is SQLite in ``state_dir``, kept between runs, or ``database`` (an SQLAlchemy
     URL). ``port`` 0 takes a free one. ``conflict_retries`` is Placement's own
     ``allocation_conflict_retry_count``: 1, as operators are advised, so that nothing lands after
-    a fence. Raises ``Busy`` if the port or the state directory is taken, ``Unreachable`` with
-    the end of its log if it does not come up, ``AskOperator`` if it is not installed.
+    a fence. ``processes`` that share the port need a ``database`` of their own. Raises ``Busy`` if
+    the port or the state directory is taken, ``Unreachable`` with the end of its log if it does
+    not come up, ``AskOperator`` if it is not installed.
     """
     _require_installed()
-    state_dir.mkdir(parents=True, exist_ok=True)
+    if processes > 1 and database is None:
+        raise Invalid("several Placement processes need a database: SQLite takes one writer")
     with _listen(port) as listener:
         port = listener.getsockname()[1]
-        argv: list[str | Path] = [
-            sys.executable, "-m", "changeover.worker.embedded.placement_service",
-            "--state-dir", state_dir, "--listen-fd", str(listener.fileno()),
-            "--threads", str(threads), "--conflict-retries", str(conflict_retries),
-        ]  # fmt: skip
-        env = dict(os.environ)
-        if database is not None:
-            env[_DATABASE_VARIABLE] = database  # a password is none of the process list's business
-        child = start_child(
-            argv,
-            name="placement",
-            env=env,
-            log_path=state_dir / "placement.log",
-            pass_fds=[listener.fileno()],
-        )
-    try:
-        child.wait_until(lambda: _answers(port), timeout=timeout)
-    except Unreachable as error:
-        if child.poll() == _LOCKED_STATUS:
-            raise Busy(f"another process serves {state_dir}", path=str(state_dir)) from error
-        raise
-    except BaseException:
-        child.kill()
-        raise
-    return EmbeddedPlacement(child, port)
+        children: list[Child] = []
+
+        def start(home: Path) -> Child:
+            home.mkdir(parents=True, exist_ok=True)
+            argv: list[str | Path] = [
+                sys.executable, "-m", "changeover.worker.embedded.placement_service",
+                "--state-dir", home, "--listen-fd", str(listener.fileno()),
+                "--threads", str(threads), "--conflict-retries", str(conflict_retries),
+            ]  # fmt: skip
+            env = dict(os.environ)
+            if database is not None:
+                # a password is none of the process list's business
+                env[_DATABASE_VARIABLE] = database
+            return start_child(
+                argv,
+                name="placement",
+                env=env,
+                log_path=home / "placement.log",
+                pass_fds=[listener.fileno()],
+            )
+
+        try:
+            children.append(start(state_dir))
+            # The first one makes the tables, which the others then find.
+            children[0].wait_until(lambda: _answers(port), timeout=timeout)
+            children += [start(state_dir / f"process{n}") for n in range(2, processes + 1)]
+        except Unreachable as error:
+            if children[0].poll() == _LOCKED_STATUS:
+                raise Busy(f"another process serves {state_dir}", path=str(state_dir)) from error
+            raise
+        except BaseException:
+            for child in children:
+                child.kill()
+            raise
+    return EmbeddedPlacement(children[0], port, children[1:])
 
 
 _DATABASE_VARIABLE = "CHANGEOVER_EMBEDDED_PLACEMENT_DATABASE"
@@ -191,8 +208,9 @@ def _main() -> int:
     )
     try:
         with hold(state_dir / "placement.lock"):
-            _configure(state_dir, os.environ.pop(_DATABASE_VARIABLE, None), given.conflict_retries)
-            _serve(listener, given.threads)
+            database = os.environ.pop(_DATABASE_VARIABLE, None)
+            _configure(state_dir, database, given.conflict_retries)
+            _serve(listener, given.threads, take_turns=database is None)
     except Busy:
         return _LOCKED_STATUS
     return 0
@@ -235,12 +253,12 @@ def _tune_sqlite() -> None:
     placement_context_manager.configure(thread_checkin=False)
 
 
-def _serve(listener: socket.socket, threads: int) -> None:
+def _serve(listener: socket.socket, threads: int, *, take_turns: bool) -> None:
     from placement.wsgi.api import application  # type: ignore[import-untyped]
     from waitress import serve  # type: ignore[import-untyped]
 
     serve(
-        _writers_take_turns(application),
+        _writers_take_turns(application) if take_turns else application,
         sockets=[listener],
         threads=threads,
         connection_limit=_CONNECTIONS,
