@@ -6,11 +6,13 @@ message may be acknowledged as soon as :meth:`Intake.accept` has returned, and n
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import uuid4
 
 import structlog
@@ -41,8 +43,11 @@ log = structlog.get_logger(__name__)
 KEPT_CHARACTERS = 65_536
 """How much of a dead letter's body is kept."""
 
+# A quote inside the value has more backslashes before it than the one that ends it.
 _TOKEN = re.compile(
-    r"""(auth_?token|password|secret)(\\*["']\s*:\s*\\*["'])[^"'\\]{1,4096}""", re.IGNORECASE
+    r"""((?:auth|subject)[_-]?token|password|admin_?pass|secret)(\\*["']\s*:\s*)(\\*["'])"""
+    r""".*?(?:(?<!\\)(\3)|\Z)""",
+    re.IGNORECASE | re.DOTALL,
 )
 
 
@@ -100,10 +105,62 @@ class Intake:
         source: str,
     ) -> list[Accepted]:
         with self.database.write() as tx:
+            fresh = self._store_fresh(tx, parsed, source)
             return [
-                self._one(tx, body, notification, source)
-                for body, notification in zip(bodies, parsed, strict=True)
+                fresh.get(index) or self._one(tx, body, notification, source)
+                for index, (body, notification) in enumerate(zip(bodies, parsed, strict=True))
             ]
+
+    def _store_fresh(
+        self, tx: Tx, parsed: Sequence[Notification | Invalid], source: str
+    ) -> dict[int, Accepted]:
+        """Store failures that nobody told of before, all at once: a storm has little else.
+
+        Only servers that no other message of the batch is about: their order does not matter.
+        """
+        told = [n for n in parsed if not isinstance(n, (Invalid, Ignored))]
+        about = Counter(n.server for n in told)
+        ids = Counter(n.message_id for n in told)
+        known = tx.boots.known_servers(about) if len(told) > 1 else set(about)
+        seen = tx.events.seen_of(ids) if len(told) > 1 else set(ids)
+        boots: dict[int, tuple[BuildFailed, Boot]] = {}
+        for index, failed in enumerate(parsed):
+            if (
+                isinstance(failed, BuildFailed)
+                and about[failed.server] == ids[failed.message_id] == 1
+                and failed.server not in known
+                and failed.message_id not in seen
+            ):
+                with contextlib.suppress(Invalid):
+                    boots[index] = failed, self._boot(failed)
+        if not boots:
+            return {}
+        tx.boots.add_all([boot for _, boot in boots.values()])
+        tx.events.add_all([self._event(f, source, "boot", b.id) for f, b in boots.values()])
+        tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=self.clock.now())
+        return {index: Accepted("boot", boot.id) for index, (_, boot) in boots.items()}
+
+    def _event(
+        self,
+        notification: BuildFailed | ServerDeleted | ServerCreated,
+        source: str,
+        outcome: str,
+        boot_id: str | None,
+    ) -> dict[str, Any]:
+        return {
+            "message_id": notification.message_id,
+            "kind": type(notification).__name__,
+            "source": source,
+            "server": notification.server,
+            "project": notification.project,
+            "facts": {
+                "request_id": notification.request_id,
+                "timestamp": notification.timestamp,
+            },
+            "received_at": self.clock.now(),
+            "outcome": outcome,
+            "boot_id": boot_id,
+        }
 
     def _one(
         self, tx: Tx, body: bytes | str, notification: Notification | Invalid, source: str
@@ -125,17 +182,7 @@ class Intake:
             accepted = self._created(tx, notification)
             if accepted.boot is None:
                 return accepted
-        tx.events.add(
-            message_id=notification.message_id,
-            kind=type(notification).__name__,
-            source=source,
-            server=notification.server,
-            project=notification.project,
-            facts={"request_id": notification.request_id, "timestamp": notification.timestamp},
-            now=self.clock.now(),
-            outcome=accepted.outcome,
-            boot_id=accepted.boot,
-        )
+        tx.events.add(**self._event(notification, source, accepted.outcome, accepted.boot))
         return accepted
 
     def _failed(self, tx: Tx, failed: BuildFailed) -> Accepted:
@@ -146,6 +193,14 @@ class Intake:
                 tx.hints.add(REBOOT, known.id, queue=BOOT_QUEUE, now=now)
                 return Accepted("successor_failed", known.id)
             return Accepted("known", known.id)
+        boot = self._boot(failed)
+        tx.boots.add(boot)
+        tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)
+        return Accepted("boot", boot.id)
+
+    def _boot(self, failed: BuildFailed) -> Boot:
+        """The boot of a failed server. Raises :class:`Invalid` if its flavor makes no sense."""
+        now = self.clock.now()
         asked = (
             FlavorRequest(ResourceRequest(groups=()))
             if failed.spec is None
@@ -153,7 +208,7 @@ class Intake:
         )
         # An event that was long on its way is as old as it says, but never from the future.
         failed_at = min(failed.timestamp, now) if failed.timestamp > 0 else now
-        boot = Boot(
+        return Boot(
             id=str(uuid4()),
             server=failed.server,
             project=failed.project,
@@ -172,9 +227,6 @@ class Intake:
             wake_at=now,
             attempt=0,
         )
-        tx.boots.add(boot)
-        tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)
-        return Accepted("boot", boot.id)
 
     def _deleted(self, tx: Tx, deleted: ServerDeleted) -> Accepted:
         now = self.clock.now()
@@ -208,12 +260,13 @@ class Intake:
 
     def _dead_letter(self, tx: Tx, body: bytes | str, reason: str, source: str) -> Accepted:
         raw = body if isinstance(body, bytes) else body.encode("utf-8", "surrogatepass")
-        text = raw[: KEPT_CHARACTERS * 4].decode("utf-8", "replace").replace("\x00", "\\0")
+        text = raw[: KEPT_CHARACTERS * 4].decode("utf-8", "replace")
         tx.events.dead_letter(
             digest=hashlib.sha256(raw).hexdigest(),
             source=source,
             reason=reason.encode("utf-8", "replace").decode()[:512].replace("\x00", "\\0"),
-            body=_TOKEN.sub(r"\1\2[removed]", text[:KEPT_CHARACTERS]),
+            # Without NUL, which no database stores; in UTF-16 it would hide a token from the mask.
+            body=_TOKEN.sub(r"\1\2\3[removed]\4", text.replace("\x00", "")[:KEPT_CHARACTERS]),
             size=len(raw),
             now=self.clock.now(),
         )

@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 from kombu import Connection, Consumer, Exchange, Queue
 from kombu.message import Message
+from kombu.transport.virtual import Channel as PullingChannel
 
 from changeover.models.errors import Retry
 from changeover.worker.adapters.clock import SystemClock
@@ -108,20 +109,27 @@ class Listener:
                 prefetch_count=AT_ONCE,
             ):
                 log.info("listener.listening", queue=self.queue.name)
+                # Where messages are pulled one by one anyway, asking for the next is quicker than
+                # to wait for it to be delivered.
+                pull = self.queue(channel).get if isinstance(channel, PullingChannel) else None
                 while not self.stopping.is_set():
-                    self._drain(connection)
+                    self._drain(connection, pull)
                     self._flush()
                     self.on_alive()
                     if connection.heartbeat:
                         connection.heartbeat_check()
 
-    def _drain(self, connection: Connection) -> None:
+    def _drain(self, connection: Connection, pull: Callable[[], Message | None] | None) -> None:
         """Wait for a message, then take what else is there."""
-        wait = IDLE_SECONDS
         with contextlib.suppress(TimeoutError):
+            connection.drain_events(timeout=IDLE_SECONDS)
             while len(self.waiting) < AT_ONCE:
-                connection.drain_events(timeout=wait)
-                wait = REST_SECONDS
+                if pull is None:
+                    connection.drain_events(timeout=REST_SECONDS)
+                elif (message := pull()) is not None:
+                    self.waiting.append(message)
+                else:
+                    break
 
     def _flush(self) -> None:
         if not self.waiting:

@@ -1039,7 +1039,7 @@ def add_event(tx: Tx, message_id: str, server: str) -> bool:
         server=server,
         project="p",
         facts={"x": [1, None, "☃"]},
-        now=NOW,
+        received_at=NOW,
         outcome="boot",
         boot_id=None,
     )

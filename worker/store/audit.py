@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
-from sqlalchemy import insert, select
+from sqlalchemy import Table, insert, select
 
 from changeover.models.tables import AuditRow
 from changeover.worker.store.session import Session
@@ -21,6 +22,11 @@ class Audit:
         self.session.connection.execute(
             insert(AuditRow).values(at=at, actor=actor, action=action, subject=subject, facts=facts)
         )
+
+    def add_all(self, deeds: Sequence[dict[str, Any]]) -> None:
+        """Record deeds (columns by name) at once."""
+        table = cast("Table", AuditRow.__table__)
+        self.session.connection.execute(insert(table), list(deeds))
 
     def of(self, subject: str, limit: int = 200) -> list[dict[str, Any]]:
         """The last deeds on a subject, oldest first."""

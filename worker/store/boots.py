@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
-from sqlalchemy import and_, case, delete, func, or_, select, update
+from sqlalchemy import Table, and_, case, delete, func, insert, or_, select, update
 
 from changeover.models.boot import Boot, BootPromise
 from changeover.models.errors import Reread
@@ -21,6 +21,8 @@ from changeover.models.tables import BootRow, PromiseRow
 from changeover.worker.store.audit import Audit
 from changeover.worker.store.leases import Switches
 from changeover.worker.store.session import Session, columns_of
+
+_TABLE = cast("Table", BootRow.__table__)
 
 WOKEN = "woken"
 """The switch that notes when waiting boots were woken last."""
@@ -41,6 +43,32 @@ class Boots:
                 boot.received_at, "intake", "boot.received", boot.id, server=boot.server
             )
         return added is not None
+
+    def add_all(self, boots: Sequence[Boot]) -> None:
+        """Store new boots at once. Raises SQLAlchemy's ``IntegrityError`` if one is there."""
+        self.session.connection.execute(insert(_TABLE), [columns_of(boot) for boot in boots])
+        Audit(self.session).add_all(
+            [
+                {
+                    "at": boot.received_at,
+                    "actor": "intake",
+                    "action": "boot.received",
+                    "subject": boot.id,
+                    "facts": {"server": boot.server},
+                }
+                for boot in boots
+            ]
+        )
+
+    def known_servers(self, servers: Iterable[str]) -> set[str]:
+        """Those of the servers that are some boot's failed server or successor."""
+        wanted = list(servers)
+        rows = self.session.rows(
+            select(BootRow.server, BootRow.successor).where(
+                or_(BootRow.server.in_(wanted), BootRow.successor.in_(wanted))
+            )
+        )
+        return {name for row in rows for name in (row["server"], row["successor"]) if name}
 
     def get(self, boot_id: str) -> Boot | None:
         """The boot of that id."""

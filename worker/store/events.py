@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Table, func, insert, select, update
 
 from changeover.models.tables import DeadLetterRow, EventRow
 from changeover.worker.store.session import Session
@@ -16,33 +17,23 @@ class Events:
     def __init__(self, session: Session) -> None:
         self.session = session
 
-    def add(
-        self,
-        *,
-        message_id: str,
-        kind: str,
-        source: str,
-        server: str | None,
-        project: str | None,
-        facts: dict[str, Any],
-        now: float,
-        outcome: str,
-        boot_id: str | None,
-    ) -> bool:
-        """Store an event; ``False`` if a message of that id is already stored."""
-        statement = self.session.insert(EventRow).values(
-            message_id=message_id,
-            kind=kind,
-            source=source,
-            server=server,
-            project=project,
-            facts=facts,
-            received_at=now,
-            outcome=outcome,
-            boot_id=boot_id,
-        )
+    def add(self, **event: Any) -> bool:
+        """Store an event (columns by name); ``False`` if a message of that id is stored."""
+        statement = self.session.insert(EventRow).values(**event)
         inserted = self.session.row(statement.on_conflict_do_nothing().returning(EventRow.id))
         return inserted is not None
+
+    def add_all(self, events: Sequence[dict[str, Any]]) -> None:
+        """Store events at once. Raises SQLAlchemy's ``IntegrityError`` if one is there."""
+        table = cast("Table", EventRow.__table__)
+        self.session.connection.execute(insert(table), list(events))
+
+    def seen_of(self, message_ids: Iterable[str]) -> set[str]:
+        """Those of the message ids that are stored."""
+        rows = self.session.rows(
+            select(EventRow.message_id).where(EventRow.message_id.in_(list(message_ids)))
+        )
+        return {row["message_id"] for row in rows}
 
     def seen(self, message_id: str) -> bool:
         """Whether a message of that id is stored."""

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, select
 from changeover.models.tables import BootRow, ChangeoverRow, PlanRow, TaskRow
 from changeover.worker.store.session import Session
 
-Kind = Literal["boot", "changeover", "task", "plan"]
+Kind = Literal["boot", "changeover", "task", "plan", "device"]
 
 LEAST_CHARACTERS = 4
 """A shorter text is only found if it is the whole id."""
