@@ -1,0 +1,165 @@
+"""Kills: SIGKILL at every boundary, and inside every step, of every kind of process.
+
+Each point that any process came by is armed in turn, the least visited first; half of the deaths
+take the pool's process only, half the whole worker. Beat, listener and workers are also killed
+from outside at any moment.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from faults.rig import Rig, drain, loaded, rigged
+from faults.table import Row
+
+from changeover.models.changeover import Changeover
+from changeover.models.errors import ChangeoverError
+from changeover.models.states import CHANGEOVER_MOVING
+from changeover.worker.simulator.cards import Behaviour
+
+AT_ONCE = 6
+ARMED_SECONDS = 2.5
+"""How long points wait for somebody to come by, before others are armed."""
+
+OUTSIDE = 0.15
+"""How often, between two rounds of arming, a process is killed wherever it is."""
+
+RATES = {"fail": 0.04, "die": 0.03, "wrong_function": 0.01, "kill": 0.05}
+"""Cards that fail make the ways out be walked; ``kill`` dies in the middle of a call."""
+
+SLACK_SECONDS = 2.0
+"""Of starting a worker again, on a machine that has other things to do."""
+
+
+@dataclass
+class Orphan:
+    """A changeover whose worker was killed, as it was then."""
+
+    changeover: str
+    killed_at: float
+    then: tuple[Any, ...]
+    due_at: float
+    point: str
+
+
+def _sign(changeover: Changeover) -> tuple[Any, ...]:
+    return changeover.state, changeover.lease_owner, changeover.updated_at
+
+
+class Recovery:
+    """Measures how long killed changeovers lie until another worker has them."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.seen = 0
+        self.orphans: dict[str, Orphan] = {}
+        self.times: list[tuple[float, str]] = []
+
+    def look(self) -> None:
+        """Take in new deaths, and see who was taken over from."""
+        killed = self.rig.points.killed()
+        for note in killed[self.seen :]:
+            if note["changeover"]:
+                found = self._get(note["changeover"])
+                if found is not None and found.lease_owner is not None:
+                    self.orphans[found.id] = Orphan(
+                        found.id, note["t"], _sign(found), found.due_at, note["point"]
+                    )
+        self.seen = len(killed)
+        for orphan in list(self.orphans.values()):
+            found = self._get(orphan.changeover)
+            if found is None or found.state not in CHANGEOVER_MOVING or _sign(found) != orphan.then:
+                took = time.time() - max(orphan.killed_at, orphan.due_at)
+                self.times.append((max(0.0, took), orphan.point))
+                del self.orphans[orphan.changeover]
+
+    def _get(self, changeover: str) -> Changeover | None:
+        with self.rig.database.read() as tx:
+            return tx.changeovers.get(changeover)
+
+    @property
+    def slowest(self) -> tuple[float, str]:
+        return max(self.times, default=(0.0, ""))
+
+
+def run(state_dir: Path, *, kills: int, seconds: float, seed: int = 1, **settings: Any) -> Row:
+    """At least ``kills`` deaths at points, unless ``seconds`` are over first."""
+    row = Row("kills")
+    started = time.monotonic()
+    with rigged(
+        state_dir, behaviour=Behaviour(seed=seed, scale=0.02, rates=RATES), **settings
+    ) as rig:
+        with loaded(rig, seed=seed) as load:
+            recovery, outside = _kill_all_over(rig, kills, started + seconds, seed)
+        rig.points.disarm()
+        rig.cards.behave(Behaviour(scale=0.02))
+        if not drain(rig, load, 120.0, also=lambda: _release(rig)):
+            row.fails(f"{rig.unfinished()} boots or changeovers never ended")
+        recovery.look()
+        deaths = rig.points.killed()
+        row.rounds, row.faults = load.booted, len(deaths) + outside
+        at = Counter(note["point"] for note in deaths)
+        seen = rig.points.all_seen()
+        row.slowest, where = recovery.slowest
+        bound = 2 * rig.settings.lease_seconds + SLACK_SECONDS
+        if row.slowest > bound:
+            row.fails(f"taken over {row.slowest:.1f} s after a death at {where}")
+        if recovery.orphans:
+            row.fails(f"{len(recovery.orphans)} changeovers were never taken over")
+        row.judged(rig.verdict())
+        row.facts |= {
+            "points": len(seen),
+            "points_hit": len(at),
+            "not_hit": sorted(set(seen) - set(at)),
+            "deaths_at_points": len(deaths),
+            "deaths_from_outside": outside,
+            "recoveries": len(recovery.times),
+            "lease_seconds": rig.settings.lease_seconds,
+            "at": dict(at),
+        }
+        row.note = f"{len(at)} of {len(seen)} points, lease {rig.settings.lease_seconds:g} s"
+    row.took = time.monotonic() - started
+    return row
+
+
+def _kill_all_over(rig: Rig, kills: int, until: float, seed: int) -> tuple[Recovery, int]:
+    chance = Random(seed)  # noqa: S311 - a reproducible choice
+    recovery, outside = Recovery(rig), 0
+    tried: dict[str, float] = defaultdict(float)
+    while recovery.seen < kills and time.monotonic() < until:
+        seen = rig.points.all_seen()
+        chance.shuffle(seen)
+        for point in sorted(seen, key=lambda p: tried[p])[:AT_ONCE]:
+            tried[point] += 1
+            rig.points.arm(point, chance.choice(("self", "self", "self", "all")))
+        before, armed_at = recovery.seen, time.monotonic()
+        while time.monotonic() - armed_at < ARMED_SECONDS and recovery.seen < before + AT_ONCE:
+            time.sleep(0.05)
+            with suppress(ChangeoverError):
+                recovery.look()
+        for point in rig.points.disarm():
+            tried[point] -= 0.5  # nobody came by: it is due again before those that were hit
+        if chance.random() < OUTSIDE:
+            outside += rig.kill(chance.choice(("beat", "listener", "worker0", "worker1")))
+        _release(rig)
+    return recovery, outside
+
+
+def _release(rig: Rig) -> None:
+    """An operator looks at what was quarantined, so that the fleet does not run out of cards."""
+    try:
+        with rig.database.read() as tx:
+            live = tx.changeovers.live()
+        for changeover in live:
+            if changeover.state.value == "quarantined":
+                device = rig.catalog.device(changeover.device)
+                if device is not None:
+                    rig.operator.release(device.name)
+    except ChangeoverError:
+        return
