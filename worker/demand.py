@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from changeover.models.boot import Boot
+from changeover.models.errors import Refuse
 from changeover.models.placement import Candidates, RequestGroup, ResourceRequest
 from changeover.models.planning import DemandClass, DeviceView, Need
+from changeover.models.reasons import Reason
 from changeover.models.task import Task
 from changeover.policies.offer import class_of
 from changeover.policies.understand import Understanding, misspelt, understand
@@ -50,15 +52,34 @@ def classes_of(boots: Sequence[Boot]) -> list[list[Boot]]:
 
 
 def judge_class(world: World, boots: list[Boot]) -> Judged:
-    """Ask Placement the full request, and the request without what programming gives."""
+    """Ask Placement the full request, and the request without what programming gives.
+
+    One class that cannot be asked stops none of the others: it is declined with the reason.
+    """
+    try:
+        return _judge_class(world, boots)
+    except Refuse as exc:
+        reason = Reason("demand.refused", f"Placement refuses the request: {exc.message}")
+    return _declined(boots, reason)
+
+
+def _declined(boots: Sequence[Boot], reason: Reason) -> Judged:
+    nothing = Understanding((), frozenset(), boots[0].request, reason)
+    return Judged(tuple(boots), nothing, Candidates((), {}), None, frozenset())
+
+
+def _judge_class(world: World, boots: list[Boot]) -> Judged:
+    profile = boots[0].device_profile
+    if profile is not None:
+        text = f"it asks for device profile {profile}, which only Cyborg can resolve: there is none"
+        return _declined(boots, Reason("demand.device_profile", text, {"profile": profile}))
     request = boots[0].request
+    if not request.groups:
+        text = "neither its failure nor Nova says what it asked for"
+        return _declined(boots, Reason("demand.unknown", text))
     understanding = understand(request, world.catalog)
     known = {device.provider for device in world.catalog.devices}
-    now = (
-        world.placement.candidates(request, CANDIDATES_LIMIT)
-        if request.groups
-        else Candidates((), {})
-    )
+    now = world.placement.candidates(request, CANDIDATES_LIMIT)
     # The oldest go first where only some fit: the order that they came in.
     elsewhere = boots[: _fits_elsewhere(request, now, known, understanding)]
     hosts: Mapping[str, int] | None = None

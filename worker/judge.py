@@ -27,6 +27,7 @@ from changeover.models.states import (
 )
 from changeover.policies.choose import choose
 from changeover.worker.absorb import absorb
+from changeover.worker.complete import complete
 from changeover.worker.demand import Judged
 from changeover.worker.gather import Gathered, gather
 from changeover.worker.plan_json import inputs_as_json, plan_as_json
@@ -51,6 +52,7 @@ def judge(world: World, *, floors: bool = False, hinted: bool = False) -> int:
     while rounds < MAX_ROUNDS and _acquire(world, hinted=hinted):
         try:
             absorb(world)
+            complete(world)
             gathered = gather(world, floors=floors)
             plan = choose(gathered.inputs)
             _apply(world, gathered, plan)

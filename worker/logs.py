@@ -5,30 +5,50 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import structlog
 
 from changeover.worker.settings import Settings
 
+_NAME = r"(?:(?:auth|subject)[_-]?token|password|passwd|admin_?pass|secret)"
+_IS_SECRET = re.compile(_NAME, re.IGNORECASE)
+
 _SECRET = re.compile(
-    r"(://[^:/@\s]+:)[^@\s]+(@)|((?:auth[_-]?token|password|secret)[\"'=:\s]+)[^\s\"',}]+",
-    re.IGNORECASE,
+    # scheme://user:PASSWORD@host, the user perhaps empty and the password perhaps with an @
+    # (of bounded length: a log line must not take time that grows with its square);
+    r"(?P<url>://[^:/@\s]{0,255}:)[^@\s]{1,512}+(?:@[^@/\s,\"']*(?=@))*(?=@)"
+    # name="PASSWORD with blanks", quoted once or within a quoted text;
+    rf"|(?P<quoted>{_NAME}\\*[\"']?\s*[=:]\s*(?P<quote>\\*[\"'])).*?(?=(?<!\\)(?P=quote)|$)"
+    # name=PASSWORD, name: PASSWORD, --name PASSWORD and Bearer TOKEN.
+    rf"|(?P<plain>{_NAME}\\*[\"']?\s*[=:]\s*|--{_NAME}\s+|\bbearer\s+)[^\s\"',}}\\]+",
+    re.IGNORECASE | re.DOTALL,
 )
 
 NOISY = ("amqp", "kombu", "urllib3", "keystoneauth", "celery.redirected", "alembic")
 
 
-def _hide(text: str) -> str:
-    return _SECRET.sub(lambda m: f"{m[1]}***{m[2]}" if m[1] else f"{m[3]}***", text)
+def _hide(value: Any, name: object = "") -> Any:
+    """The value without secrets: in its text, and whatever is called by a secret's name."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(name, str) and _IS_SECRET.search(name):
+        return "***"
+    if isinstance(value, str):
+        return _SECRET.sub(lambda m: f"{m['url'] or m['quoted'] or m['plain']}***", value)
+    if isinstance(value, Mapping):
+        return {key: _hide(item, key) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_hide(item) for item in value]
+    return _hide(repr(value))
 
 
 def hide_secrets(
     _logger: Any, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Mask credentials in URLs and in ``key=value`` text, whoever logged them."""
-    return {key: _hide(value) if isinstance(value, str) else value for key, value in event.items()}
+    """Mask credentials in URLs, in ``key=value`` text and by name, whoever logged them."""
+    return {key: _hide(value, key) for key, value in event.items()}
 
 
 def configure_logs(settings: Settings) -> None:

@@ -8,21 +8,32 @@ embedded broker, database, Placement and simulated cloud are used.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    PositiveFloat,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import to_json
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
 from changeover.models.errors import Invalid
 
 FILES = (Path("changeover.toml"), Path("/etc/changeover/changeover.toml"))
+
+ENV_PREFIX = "CHANGEOVER_"
 
 LEAST_SETTLE_SECONDS = 2.0
 """Below this a fence is no protection at all on a Placement with its defaults."""
@@ -45,7 +56,13 @@ def config_file() -> Path | None:
 class Settings(BaseSettings):
     """All settings. Times are in seconds, amounts in slots or devices."""
 
-    model_config = SettingsConfigDict(env_prefix="CHANGEOVER_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,  # it may hold secrets
+    )
 
     state_dir: Path = Field(
         default_factory=default_state_dir, description="files of the embedded parts"
@@ -124,7 +141,7 @@ class Settings(BaseSettings):
     ageing_seconds: float = Field(
         default=300.0, gt=0.0, description="a boot that waited so long counts double"
     )
-    project_shares: dict[str, float] = Field(
+    project_shares: dict[str, PositiveFloat] = Field(
         default_factory=dict, description="weights of projects; 1.0 where nothing is said"
     )
     concurrent_reads: int = Field(
@@ -152,7 +169,9 @@ class Settings(BaseSettings):
     @field_validator("notification_topics")
     @classmethod
     def _versioned_only(cls, topics: tuple[str, ...]) -> tuple[str, ...]:
-        if not topics or any(t in {"notifications", "#", "*", ""} for t in topics):
+        # A topic is bound with everything below it; a wildcard takes in the legacy one.
+        words = [topic.split(".") for topic in topics]
+        if not words or any(w[0] == "notifications" or {"", "*", "#"} & set(w) for w in words):
             msg = (
                 "name versioned topics only: legacy notifications carry their tenants' tokens "
                 "and must not be consumed"
@@ -196,14 +215,26 @@ def load_settings(**explicit: object) -> Settings:
     try:
         return Settings(**explicit)  # type: ignore[arg-type]  # pydantic checks each value
     except ValidationError as exc:
-        where = path or "environment"
         lines = [
-            f"{where}: {'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}"
+            f"{_source(e['loc'], explicit, path)}: "
+            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}"
             for e in exc.errors(include_input=False, include_url=False)
         ]
         raise Invalid("; ".join(lines)) from exc
-    except ValueError as exc:
+    except SettingsError as exc:
+        raise Invalid(f"environment: {exc}") from exc
+    except (ValueError, OSError) as exc:
         raise Invalid(f"{path}: {exc}") from exc
+
+
+def _source(loc: tuple[int | str, ...], explicit: Mapping[str, object], path: Path | None) -> str:
+    """Where a field's value came from, in the order in which sources win."""
+    name = str(loc[0]) if loc else ""
+    if name in explicit:
+        return "option"
+    if path is None or any(key.upper() == f"{ENV_PREFIX}{name}".upper() for key in os.environ):
+        return "environment"
+    return str(path)
 
 
 def as_environment(settings: Settings) -> dict[str, str]:

@@ -15,7 +15,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 from kombu import Connection
@@ -32,9 +34,9 @@ from changeover.worker.bootstrap import (
     open_simulated_servers,
     write_endpoints,
 )
-from changeover.worker.embedded.broker import start_broker
+from changeover.worker.embedded.broker import EmbeddedBroker, start_broker
 from changeover.worker.embedded.child import Child, start_child
-from changeover.worker.embedded.placement_service import start_placement
+from changeover.worker.embedded.placement_service import EmbeddedPlacement, start_placement
 from changeover.worker.listener import notification_queue
 from changeover.worker.migrate import upgrade
 from changeover.worker.queues import CENTRAL_QUEUES, host_queue
@@ -56,6 +58,7 @@ STOP_SECONDS = 10.0
 ALIVE_SECONDS = 30.0
 
 Start = Callable[[], Child]
+E = TypeVar("E", EmbeddedBroker, EmbeddedPlacement)
 
 
 @dataclass(slots=True)
@@ -95,6 +98,24 @@ class Process:
             self.child = None
 
 
+@dataclass(slots=True)
+class Service:
+    """An embedded service: started anew where it was, if it dies."""
+
+    name: str
+    start: Callable[[], EmbeddedBroker | EmbeddedPlacement]
+    running: EmbeddedBroker | EmbeddedPlacement
+
+    def ensure(self) -> None:
+        """Start it again if it has ended."""
+        status = self.running.poll()
+        if status is not None:
+            log.error("up.service_ended", service=self.name, status=status)
+            self.running.stop()
+            self.running = self.start()
+            log.info("up.service_started", service=self.name, pid=self.running.pid)
+
+
 class Supervisor:
     """Starts, watches and stops. ``settings`` may leave anything to the embedded defaults.
 
@@ -109,9 +130,10 @@ class Supervisor:
         self.echo_logs = echo_logs
         self.env = dict(os.environ)
         self.processes: list[Process] = []
+        self.services: list[Service] = []
         self.stopping = threading.Event()
         self.started_at = time.time()
-        self._services = contextlib.ExitStack()
+        self._lock = contextlib.ExitStack()
 
     def start(self) -> Settings:
         """Start everything; returns the settings with what was filled in.
@@ -120,7 +142,7 @@ class Supervisor:
         """
         self.settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            self._services.enter_context(flock.hold(self.settings.state_dir / "up.lock"))
+            self._lock.enter_context(flock.hold(self.settings.state_dir / "up.lock"))
         except Busy as exc:
             raise Busy(
                 f"`changeover up` runs on {self.settings.state_dir} already: stop it, or set "
@@ -136,15 +158,13 @@ class Supervisor:
     def _start(self) -> None:
         settings = self.settings
         if settings.broker_url is None:
-            broker = self._services.enter_context(start_broker(settings.state_dir / "broker"))
-            self._fill_in(broker_url=broker.url)
-            log.info("up.embedded_broker", pid=broker.pid)
+            self._embed("broker", lambda: start_broker(settings.state_dir / "broker"))
+            self._fill_in(broker_url=self.services[-1].running.url)
         if settings.cloud is None and settings.placement_endpoint is None:
-            placement = self._services.enter_context(
-                start_placement(settings.state_dir / "placement")
-            )
-            self._fill_in(placement_endpoint=placement.url)
-            log.info("up.embedded_placement", pid=placement.pid, url=placement.url)
+            home = settings.state_dir / "placement"
+            port = self._embed("placement", lambda: start_placement(home)).port
+            self.services[-1].start = lambda: start_placement(home, port=port)
+            self._fill_in(placement_endpoint=self.services[-1].running.url)
         write_endpoints(self.settings)
         database = open_database(self.settings)
         before, after = upgrade(database.url)
@@ -161,6 +181,13 @@ class Supervisor:
         refresh(world)
         world.database.dispose()
         self._celery()
+
+    def _embed(self, name: str, start: Callable[[], E]) -> E:
+        running = start()
+        service = Service(name, start, running)
+        self.services.append(service)
+        log.info("up.service_started", service=name, pid=running.pid)
+        return running
 
     def _fill_in(self, **values: str) -> None:
         """What was started is what the processes below are to use."""
@@ -225,11 +252,16 @@ class Supervisor:
     def watch(self) -> None:
         """Restart what dies, until :attr:`stopping` is set."""
         while not self.stopping.wait(POLL_SECONDS):
+            for service in self.services:
+                self._ensure(service.name, service.ensure)
             for process in self.processes:
-                try:
-                    process.ensure(time.monotonic())
-                except ChangeoverError as exc:
-                    log.error("up.start_failed", process=process.name, why=exc.message)
+                self._ensure(process.name, partial(process.ensure, time.monotonic()))
+
+    def _ensure(self, name: str, ensure: Callable[[], None]) -> None:
+        try:
+            ensure()
+        except ChangeoverError as exc:
+            log.error("up.start_failed", process=name, why=exc.message)
 
     def stop(self) -> None:
         """Stop everything, in order."""
@@ -237,7 +269,10 @@ class Supervisor:
         for process in reversed(self.processes):
             process.stop()
         self.processes.clear()
-        self._services.close()
+        for service in reversed(self.services):
+            service.running.stop()
+        self.services.clear()
+        self._lock.close()
 
 
 @contextlib.contextmanager

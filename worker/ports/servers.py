@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+from changeover.policies.request import FlavorRequest
+
 MARKER = "changeover:boot"
 """The metadata key by which a create that was not answered is found again."""
 
@@ -73,6 +75,13 @@ class Servers(Protocol):
 
     def get(self, uuid: str) -> Server | None:
         """The server, or ``None`` if there is none (deleted servers count as none)."""
+        ...
+
+    def asked(self, uuid: str) -> FlavorRequest | None:
+        """What the server asked of Placement, as far as the API tells; ``None`` if it is gone.
+
+        For failures that were told without their request.
+        """
         ...
 
     def create_like(self, failed: Server, marker: str) -> str:

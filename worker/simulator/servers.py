@@ -33,7 +33,7 @@ from changeover.models.flavor import Flavor, Image, ImageProperties, RequestSpec
 from changeover.models.notification import BuildFailed
 from changeover.models.placement import AllocationCandidate, ResourceRequest
 from changeover.policies.rank import rank
-from changeover.policies.request import request_of_spec
+from changeover.policies.request import FlavorRequest, request_of_spec
 from changeover.worker.ports.clock import Clock
 from changeover.worker.ports.placement import PlacementTenant
 from changeover.worker.ports.servers import MARKER, REPLACES, Listing, Server, ServerStatus
@@ -302,6 +302,11 @@ class SimulatedServers:
         if row is None or row["status"] == ServerStatus.DELETED:
             return None
         return _server(row)
+
+    def asked(self, uuid: str) -> FlavorRequest | None:
+        """See :class:`~changeover.worker.ports.servers.Servers`."""
+        server = self.get(uuid)
+        return None if server is None else request_of_spec(self._spec(server.blueprint, 1))
 
     def create_like(self, failed: Server, marker: str) -> str:
         """See :class:`~changeover.worker.ports.servers.Servers`."""

@@ -9,6 +9,7 @@ from sqlalchemy import Table, and_, case, delete, func, insert, or_, select, upd
 
 from changeover.models.boot import Boot, BootPromise
 from changeover.models.errors import Reread
+from changeover.models.placement import ResourceRequest
 from changeover.models.reasons import Reason
 from changeover.models.states import (
     BOOT_OVER,
@@ -169,6 +170,16 @@ class Boots:
             facts = {} if reason is None else {"reason": reason.as_json()}
             Audit(self.session).add(now, "worker", f"boot.{state}", boot.id, **facts)
         return Boot(**row)
+
+    def describe(self, boot: Boot, request: ResourceRequest, device_profile: str | None) -> None:
+        """Say what a boot asks for; raises :class:`Reread` if it was judged meanwhile."""
+        done = self.session.connection.execute(
+            update(BootRow)
+            .where(BootRow.id == boot.id, BootRow.state == BootState.RECEIVED)
+            .values(request=request, request_key=request.key, device_profile=device_profile)
+        )
+        if done.rowcount != 1:
+            raise Reread(f"boot {boot.id} was judged meanwhile", boot=boot.id)
 
     def postpone(self, boot: Boot, wake_at: float, reason: Reason, **changes: Any) -> Boot:
         """Look at a leased boot again at ``wake_at``, or raise :class:`Reread`."""

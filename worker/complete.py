@@ -1,0 +1,40 @@
+"""Complete: a failure that was told without its request is asked for at Nova."""
+
+from __future__ import annotations
+
+import structlog
+
+from changeover.models.errors import Invalid, Reread
+from changeover.models.reasons import Reason
+from changeover.models.states import BootState
+from changeover.worker.world import World
+
+log = structlog.get_logger(__name__)
+
+
+def complete(world: World) -> int:
+    """Fill in the requests that are missing; returns how many.
+
+    Nova may send no request spec. Raises :class:`~changeover.models.errors.Retry` if its API
+    cannot be reached: then nothing is judged yet. A boot whose server is gone is cancelled.
+    """
+    with world.database.read() as tx:
+        silent = [b for b in tx.boots.in_states([BootState.RECEIVED]) if not b.request.groups]
+    completed = 0
+    for boot in silent:
+        try:
+            asked = world.servers.asked(boot.server)
+        except Invalid as exc:
+            log.warning("complete.strange_flavor", boot=boot.id, why=exc.message)
+            continue
+        with world.database.write() as tx:
+            try:
+                if asked is None:
+                    gone = Reason("boot.owner_deleted", "its owner deleted the failed server")
+                    tx.boots.move(boot, BootState.CANCELLED, world.clock.now(), reason=gone)
+                else:
+                    tx.boots.describe(boot, asked.request, asked.device_profile)
+                    completed += 1
+            except Reread as exc:
+                log.info("complete.boot_moved", boot=boot.id, why=exc.message)
+    return completed
