@@ -9,6 +9,7 @@ server that a section needs is not installed.
 from __future__ import annotations
 
 import argparse
+import logging
 import shutil
 import sys
 import tempfile
@@ -17,20 +18,50 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import structlog
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from faults import kills
+from faults import kills, outages, races, remote, storm
 from faults.table import Row, render, write_json
 
 SIZES = ("tiny", "ci", "long")
 
 
-def sections(size: str) -> dict[str, Callable[[Path], Row]]:
+def sections(size: str) -> dict[str, Callable[[Path], Row | list[Row]]]:
     """Every section, by name, at that size."""
     pick = SIZES.index(size)
+    pairs = races.PAIRS if size != "tiny" else races.PAIRS[:1]
     return {
+        "races": lambda home: races.run(
+            home,
+            pairs=pairs,
+            races=(20, 60, 520)[pick],
+            settle=2.0,
+            seconds=(15.0, 20.0, 400.0)[pick],
+            unsettled_seconds=(0.0, 8.0, 60.0)[pick],
+        ),
         "kills": lambda home: kills.run(
-            home, kills=(4, 25, 320)[pick], seconds=(12.0, 60.0, 1200.0)[pick]
+            home, kills=(4, 40, 320)[pick], seconds=(10.0, 40.0, 1500.0)[pick]
+        ),
+        "broker-valkey": lambda home: outages.redis(
+            home, rounds=(2, 5, 20)[pick], seconds=(10.0, 25.0, 200.0)[pick]
+        ),
+        "broker-rabbitmq": lambda home: outages.rabbit(
+            home, rounds=(1, 2, 8)[pick], seconds=(10.0, 20.0, 200.0)[pick]
+        ),
+        "database-postgresql": lambda home: outages.postgres(
+            home, rounds=(2, 4, 16)[pick], seconds=(10.0, 20.0, 120.0)[pick]
+        ),
+        "database-sqlite": lambda home: outages.sqlite(
+            home, rounds=(1, 2, 9)[pick], seconds=(5.0, 15.0, 150.0)[pick]
+        ),
+        "remote-placement": lambda home: remote.placement(home, seconds=(8.0, 15.0, 180.0)[pick]),
+        "remote-cards-and-nova": lambda home: remote.cards_and_servers(
+            home, seconds=(8.0, 15.0, 180.0)[pick]
+        ),
+        "storm": lambda home: storm.run(
+            home, boots=(60, 500, 10_000)[pick], patience=(15.0, 30.0, 300.0)[pick]
         ),
     }
 
@@ -42,7 +73,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the results there, too")
     parser.add_argument("--keep", type=Path, help="keep logs and databases in this directory")
     given = parser.parse_args()
-    rows = []
+    _quiet_logs()
+    rows: list[Row] = []
     for name, section in sections(given.size).items():
         if given.only and not any(name.startswith(wanted) for wanted in given.only):
             continue
@@ -50,20 +82,27 @@ def main() -> int:
         home = Path(tempfile.mkdtemp(prefix="co-")) if given.keep is None else given.keep / name
         started = time.monotonic()
         try:
-            row = section(home)
+            made = section(home)
         except Exception as error:  # noqa: BLE001 - one broken section must not hide the others
             traceback.print_exc()
-            row = Row(name, took=time.monotonic() - started)
-            row.fails(f"the section broke: {type(error).__name__}: {error}")
+            broken = Row(name, took=time.monotonic() - started)
+            broken.fails(f"the section broke: {type(error).__name__}: {error}")
+            made = broken
         finally:
             if given.keep is None:
                 shutil.rmtree(home, ignore_errors=True)
-        rows.append(row)
-        print(render([row]), file=sys.stderr, flush=True)
+        new = made if isinstance(made, list) else [made]
+        rows += new
+        print(render(new), file=sys.stderr, flush=True)
     print(render(rows))
     if given.json is not None:
         write_json(given.json, rows)
     return 1 if any(row.wrong for row in rows) else 0
+
+
+def _quiet_logs() -> None:
+    """The processes log to files of their own; here only the table is wanted."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
 if __name__ == "__main__":

@@ -233,7 +233,10 @@ def judge_boots(
     failed = [
         n["server"]
         for n in notes
-        if n["event"] in {"failed", "captured"} and n["server"] not in by_changeover
+        if n["event"] in {"failed", "captured"}
+        and n["server"] not in by_changeover
+        # What fails for another reason than want of capacity is nobody's to rescue.
+        and n.get("exception", "NoValidHost") == "NoValidHost"
     ]
     for server in failed:
         verdict.facts["failed"] += 1

@@ -99,7 +99,7 @@ def run(state_dir: Path, *, kills: int, seconds: float, seed: int = 1, **setting
             recovery, outside = _kill_all_over(rig, kills, started + seconds, seed)
         rig.points.disarm()
         rig.cards.behave(Behaviour(scale=0.02))
-        if not drain(rig, load, 120.0, also=lambda: _release(rig)):
+        if not drain(rig, load, 120.0, also=lambda: release(rig)):
             row.fails(f"{rig.unfinished()} boots or changeovers never ended")
         recovery.look()
         deaths = rig.points.killed()
@@ -147,11 +147,11 @@ def _kill_all_over(rig: Rig, kills: int, until: float, seed: int) -> tuple[Recov
             tried[point] -= 0.5  # nobody came by: it is due again before those that were hit
         if chance.random() < OUTSIDE:
             outside += rig.kill(chance.choice(("beat", "listener", "worker0", "worker1")))
-        _release(rig)
+        release(rig)
     return recovery, outside
 
 
-def _release(rig: Rig) -> None:
+def release(rig: Rig) -> None:
     """An operator looks at what was quarantined, so that the fleet does not run out of cards."""
     try:
         with rig.database.read() as tx:

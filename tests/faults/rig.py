@@ -166,10 +166,15 @@ def rigged(
     *,
     workers: int = 2,
     placement_database: str | None = None,
+    users_endpoint: str | None = None,
     behaviour: Behaviour | None = None,
     **settings: Any,
 ) -> Iterator[Rig]:
-    """Run a deployment with quick cards, a short settle time and short leases."""
+    """Run a deployment with quick cards, a short settle time and short leases.
+
+    ``users_endpoint``: the Placement that users' own boots are scheduled with, where the
+    deployment's is one that misbehaves.
+    """
     wanted = {
         "state_dir": state_dir,
         "settle_seconds": 0.2,
@@ -198,7 +203,8 @@ def rigged(
         supervisor.wait_until_alive()
         watcher.start()
         live = supervisor.settings
-        placement = open_placement(live)
+        direct = {} if users_endpoint is None else {"placement_endpoint": users_endpoint}
+        placement = open_placement(live.model_copy(update=direct))
         rig = Rig(
             supervisor,
             live,
