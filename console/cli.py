@@ -112,6 +112,9 @@ When = Annotated[
 ]
 
 
+Fresh = Annotated[bool, typer.Option("--fresh", help="Read every device from Placement first.")]
+
+
 @contextmanager
 def _desk() -> Iterator[Desk]:
     from changeover.console.desk import quiet
@@ -158,12 +161,12 @@ def status(*, json: Json = False) -> None:
 
 
 @app.command()
-def pools(*, json: Json = False) -> None:
+def pools(*, fresh: Fresh = False, json: Json = False) -> None:
     """Functions: what offers them, what is free, who waits."""
     from changeover.console import show
 
     with _desk() as desk:
-        show.pools(desk, Output(json))
+        show.pools(desk, Output(json), fresh=fresh)
 
 
 @app.command()
@@ -176,13 +179,14 @@ def devices(
         str | None,
         typer.Option(help="Only those that offer this.", autocompletion=complete.functions),
     ] = None,
+    fresh: Fresh = False,
     json: Json = False,
 ) -> None:
     """Devices: what they offer, and whether they are free."""
     from changeover.console import show
 
     with _desk() as desk:
-        show.devices(desk, Output(json), host=host, function=function)
+        show.devices(desk, Output(json), host=host, function=function, fresh=fresh)
 
 
 @app.command()

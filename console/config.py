@@ -167,8 +167,10 @@ def _broker(url: str) -> str:
     from kombu import Connection
     from kombu.exceptions import KombuError
 
+    from changeover.console.desk import check_broker
     from changeover.models.errors import Invalid, Unreachable
 
+    check_broker(url)
     options = {}
     if url.startswith(("redis", "sentinel")):
         options = {"socket_connect_timeout": CONNECT_SECONDS, "socket_timeout": CONNECT_SECONDS}
@@ -195,9 +197,7 @@ def _server_version(connection: Any) -> str:
 
 
 def _placement(desk: Desk) -> str:
-    from changeover.worker.bootstrap import open_placement
-
-    open_placement(desk.settings).providers(name="changeover-config-check")
+    _ = desk.placement
     return f"cloud {desk.settings.cloud}" if desk.settings.cloud else "answers"
 
 
@@ -257,9 +257,12 @@ def mask(url: str) -> str:
         ]
     except ValueError:
         return "***"
-    return urlunsplit(
-        (parts.scheme, login + host, parts.path, urlencode(query, safe="*/:"), parts.fragment)
+    masked = urlunsplit(
+        ("", login + host, parts.path, urlencode(query, safe="*/:"), parts.fragment)
     )
+    # Put together by hand: for schemes that it does not know, the library drops an empty host's //.
+    slashes = "" if masked.startswith("//") else "//"
+    return f"{parts.scheme}:{slashes}{masked}"
 
 
 # ---------------------------------------------------------------- example

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from changeover.models.catalog import Catalog
     from changeover.worker.operate import Operator
     from changeover.worker.ports.clock import Clock
+    from changeover.worker.ports.placement import PlacementTenant
     from changeover.worker.ports.servers import Servers
     from changeover.worker.settings import Settings
     from changeover.worker.store import Database
@@ -84,6 +85,8 @@ class Desk:
         from changeover.worker.courier import Courier
 
         database = self.database
+        if self.settings.broker_url is not None:
+            check_broker(self.settings.broker_url.get_secret_value())
         try:
             database.courier = Courier(make_app(self.settings), self.clock)
         except Unreachable:
@@ -103,16 +106,34 @@ class Desk:
         )
 
     @cached_property
+    def placement(self) -> PlacementTenant:
+        """Placement, reachable; raises ``Unreachable`` that says what to look at."""
+        from changeover.models.errors import Unreachable
+        from changeover.worker.bootstrap import open_placement
+
+        placement = open_placement(self.settings)
+        try:
+            placement.providers(name="changeover-looks-whether-it-answers")
+        except Unreachable as exc:
+            cloud = self.settings.cloud
+            named = f"of cloud {cloud}" if cloud else (self.settings.placement_endpoint or "")
+            look = "the cloud's entry in clouds.yaml" if cloud else "placement_endpoint"
+            raise Unreachable(
+                f"Placement {named or 'of `changeover up`'} does not answer: check that it runs "
+                f"and that {look} is right ({exc.message.partition(': HTTP')[0]})"
+            ) from exc
+        return placement
+
+    @cached_property
     def planning_world(self) -> World:
         """A world to preview in: it reads Placement and the database, and creates nothing."""
         from concurrent.futures import ThreadPoolExecutor
 
-        from changeover.worker.bootstrap import open_placement
         from changeover.worker.world import World
 
         return World(
             database=self.database,
-            placement=open_placement(self.settings),
+            placement=self.placement,
             # A preview neither creates servers nor programs devices.
             servers=cast("Servers", None),
             programmers={},
@@ -146,6 +167,17 @@ class Desk:
             self.planning_world.pool.shutdown(wait=False, cancel_futures=True)
         if "database" in self.__dict__:
             self.database.dispose()
+
+
+def check_broker(url: str) -> None:
+    """Raise ``Invalid`` for a URL that names no kind of broker."""
+    from kombu.transport import TRANSPORT_ALIASES
+
+    from changeover.models.errors import Invalid
+
+    scheme = url.partition("://")[0].partition("+")[0]
+    if "://" not in url or scheme not in TRANSPORT_ALIASES:
+        raise Invalid(f"broker_url: {scheme!r} is no kind of broker: use redis://… or amqp://…")
 
 
 def quiet() -> None:

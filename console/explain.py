@@ -168,12 +168,15 @@ def _device(desk: Desk, out: Output, provider: str) -> None:
         fences = [f for f in tx.fences.all() if f.provider == provider]
         deeds = tx.audit.of(provider)
     row = device_row(device, record, live, now)
-    verdict = _verdict(desk, device)
+    placement = _in_placement(desk, provider)
+    # One that does not answer is not waited for twice.
+    verdict = placement if "error" in placement else _verdict(desk, device)
     if out.as_json:
         out.document(
             {
                 "kind": "device",
                 "device": row,
+                "placement": placement,
                 "may_be_programmed": verdict,
                 "promises": plain(promises),
                 "fences": plain(fences),
@@ -206,6 +209,8 @@ def _device(desk: Desk, out: Output, provider: str) -> None:
             "promised": ", ".join(f"{p.slots} slot(s) to boot {short(p.boot)}" for p in promises),
         },
     )
+    out.heading("in Placement now")
+    _show_placement(out, placement)
     out.heading("may it be programmed now?")
     _show_verdict(out, verdict)
     if past:
@@ -213,6 +218,32 @@ def _device(desk: Desk, out: Output, provider: str) -> None:
         changeover_listing(desk, out, past, empty="")
     if deeds:
         _history(out, deeds, _names(desk))
+
+
+def _in_placement(desk: Desk, provider: str) -> dict[str, Any]:
+    """What Placement says of the provider this moment, or why that is not known."""
+    try:
+        placement = desk.placement
+        state, usage = placement.state(provider), placement.usage(provider)
+    except ChangeoverError as exc:
+        return {"error": {"kind": type(exc).__name__, "message": exc.message}}
+    return {**state.as_json(), "allocations": plain(usage.by_consumer)}
+
+
+def _show_placement(out: Output, placement: Mapping[str, Any]) -> None:
+    if "error" in placement:
+        out.line(f"  cannot say: {placement['error']['message']}")
+        return
+    for rc, inventory in placement["inventories"].items():
+        used = sum(held.get(rc, 0) for held in placement["allocations"].values())
+        reserved = f", {inventory['reserved']} reserved" if inventory["reserved"] else ""
+        out.line(f"  {used} of {inventory['total']} {rc} in use{reserved}")
+    if not placement["inventories"]:
+        out.line("  no inventory: nothing can be scheduled to it")
+    out.line(f"  traits: {', '.join(placement['traits']) or 'none'}")
+    for consumer, held in placement["allocations"].items():
+        amounts = ", ".join(f"{n} {rc}" for rc, n in held.items())
+        out.line(f"  used by {consumer}: {amounts}")
 
 
 def _verdict(desk: Desk, device: Device) -> dict[str, Any]:

@@ -122,7 +122,6 @@ def _ask_placement(
     desk: Desk, resources: Sequence[str], required: Sequence[str]
 ) -> list[Candidate]:
     from changeover.models.placement import RequestGroup, ResourceRequest
-    from changeover.worker.bootstrap import open_placement
     from changeover.worker.demand import CANDIDATES_LIMIT
 
     amounts: dict[str, int] = {}
@@ -133,7 +132,7 @@ def _ask_placement(
         amounts[name] = int(amount)
     traits = frozenset(trait for given in required for trait in given.split(",") if trait)
     request = ResourceRequest((RequestGroup(resources=amounts, required=traits),))
-    found = open_placement(desk.settings).candidates(request, CANDIDATES_LIMIT)
+    found = desk.placement.candidates(request, CANDIDATES_LIMIT)
     names = {d.provider: d.name for d in desk.catalog.devices}
     return [
         Candidate(

@@ -25,8 +25,8 @@ OTHER_TOPIC = "other_topic"
 """The outcome of a line that the listener would never be sent: legacy notifications, mostly."""
 
 
-def replay(desk: Desk, out: Output, path: Path) -> int:
-    """Feed a file of notifications in; returns 2 if some of it could not be understood."""
+def replay(desk: Desk, out: Output, path: Path) -> None:
+    """Feed a file of notifications in; raises ``Invalid`` if some of it was not understood."""
     intake = _intake(desk)
     counts = Counter[str]()
     letters: list[tuple[int, str]] = []
@@ -56,14 +56,14 @@ def replay(desk: Desk, out: Output, path: Path) -> int:
             }
         )
     else:
-        said = ", ".join(f"{n} {outcome.replace('_', ' ')}" for outcome, n in outcomes.items())
+        said = ", ".join(f"{outcome.replace('_', ' ')} {n}" for outcome, n in outcomes.items())
         out.line(f"{sum(outcomes.values())} notifications: {said or 'none'}")
         for boot in boots[:SHOWN]:
             out.line(f"  boot {boot}: see `changeover explain {boot}`")
         if (unsent := desk.unsent) is not None and outcomes.keys() - {"ignored", OTHER_TOPIC}:
             out.note(unsent)
     if not letters:
-        return 0
+        return
     where = "\n".join(f"{path}:{n}: {reason}" for n, reason in letters[:SHOWN])
     raise Invalid(f"{len(letters)} kept as dead letters, see `changeover dead-letters`:\n{where}")
 

@@ -85,11 +85,20 @@ def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{n} {key.replace('_', ' ')}" for key, n in counts.items() if n)
 
 
-def pools(desk: Desk, out: Output) -> None:
+def read_now(desk: Desk) -> None:
+    """Have every device read from Placement first: what is known of them is from the last time."""
+    from changeover.worker.refresh import refresh
+
+    refresh(desk.planning_world)
+
+
+def pools(desk: Desk, out: Output, *, fresh: bool = False) -> None:
     """One line a function: what offers it, what is free of it, who waits for it."""
     from changeover.policies.understand import understand
 
     catalog = desk.catalog
+    if fresh:
+        read_now(desk)
     with desk.database.read() as tx:
         records = tx.devices.all()
         live = [c for c in tx.changeovers.live() if c.state in CHANGEOVER_MOVING]
@@ -146,9 +155,16 @@ def pools(desk: Desk, out: Output) -> None:
 
 
 def devices(
-    desk: Desk, out: Output, *, host: str | None = None, function: str | None = None
+    desk: Desk,
+    out: Output,
+    *,
+    host: str | None = None,
+    function: str | None = None,
+    fresh: bool = False,
 ) -> None:
     """One line a device: what it offers and whether it is free to be changed."""
+    if fresh:
+        read_now(desk)
     rows = [
         row
         for row in device_rows(desk)
@@ -163,9 +179,17 @@ def devices(
         Column("use", "used", right=True),
         Column("state", "state"),
         Column("programs", "programs", right=True),
+        Column("read", "read", right=True),
         Column("note", "note"),
     ]
-    shown = [{**r, "use": f"{r['used']}/{r['slots']}" if r["slots"] else None} for r in rows]
+    shown = [
+        {
+            **r,
+            "use": f"{r['used']}/{r['slots']}" if r["slots"] else None,
+            "read": f"{span(r['read_seconds_ago'])} ago" if r["read_seconds_ago"] else None,
+        }
+        for r in rows
+    ]
     out.listing(rows, columns, shown, empty="no such devices: see `changeover config check`")
 
 
