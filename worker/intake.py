@@ -182,8 +182,8 @@ class Intake:
             accepted = self._created(tx, notification)
             if accepted.boot is None:
                 return accepted
-        tx.events.add(**self._event(notification, source, accepted.outcome, accepted.boot))
-        return accepted
+        event = self._event(notification, source, accepted.outcome, accepted.boot)
+        return accepted if tx.events.add(**event) else Accepted("duplicate")
 
     def _failed(self, tx: Tx, failed: BuildFailed) -> Accepted:
         now = self.clock.now()
@@ -194,7 +194,9 @@ class Intake:
                 return Accepted("successor_failed", known.id)
             return Accepted("known", known.id)
         boot = self._boot(failed)
-        tx.boots.add(boot)
+        if not tx.boots.add(boot):  # another listener was told of it this moment
+            there = tx.boots.of_server(failed.server)
+            return Accepted("known", None if there is None else there.id)
         tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)
         return Accepted("boot", boot.id)
 

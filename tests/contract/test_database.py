@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -44,6 +46,9 @@ from changeover.models.states import (
 from changeover.models.tables import Base, BootRow, ChangeoverRow, FenceRow
 from changeover.models.task import Task
 from changeover.worker import migrate
+from changeover.worker.intake import Accepted, Intake
+from changeover.worker.settings import Settings
+from changeover.worker.simulator.clock import VirtualClock
 from changeover.worker.simulator.fleet import Shape, describe_fleet
 from changeover.worker.store import Database, Hint, Tx
 from changeover.worker.store.session import columns_of
@@ -1106,6 +1111,41 @@ def test_the_audit_is_in_order_and_goes_with_its_deed(database: Database) -> Non
         assert [row["action"] for row in tx.audit.of("s")] == [f"deed.{k}" for k in range(5)]
         assert [row["facts"]["k"] for row in tx.audit.of("s", limit=2)] == [3, 4]
         assert tx.audit.of("nosuch") == []
+
+
+CAPTURED = Path(__file__).parents[1] / "data" / "notifications" / "novalidhost_three_servers.jsonl"
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "in batches"])
+def test_many_listeners_with_the_same_messages(database: Database, *, together: bool) -> None:
+    """Whatever order they come in: a boot a server, and what is reported is what is stored."""
+    lines = CAPTURED.read_text(encoding="utf-8").splitlines()
+    bodies = [json.dumps(json.loads(line)["message"]) for line in lines]
+    intake = Intake(database, VirtualClock(NOW), Settings())
+
+    def listen(turn: int) -> list[Accepted]:
+        mine = bodies[turn:] + bodies[:turn]
+        while True:
+            try:
+                if together:
+                    return intake.accept_all(mine, "test")
+                return [intake.accept(body, "test") for body in mine]
+            except Busy:  # they locked each other out: nothing was acknowledged, it comes again
+                continue
+
+    told = list(itertools.chain(*race([lambda k=k: listen(k % 6) for k in range(8)])))  # type: ignore[misc]  # bound at once
+    with database.read() as tx:
+        stored = tx.boots.in_states([_B.RECEIVED])
+        assert tx.events.count() == 3
+        assert tx.events.dead_letters() == []
+    assert len(stored) == 3
+    made = [a.boot for a in told if a.outcome == "boot"]
+    assert set(made) <= {b.id for b in stored}
+    # One by one a retry finds what its own first try had committed.
+    assert len(made) <= 3
+    if together:
+        assert len(made) == 3
+    assert {a.outcome for a in told} <= {"boot", "duplicate", "ignored"}
 
 
 # ---------------------------------------------------------------- plans, tasks, switches
