@@ -157,6 +157,8 @@ class PlanState(StrEnum):
 
     RECOMMENDED = "recommended"
     """Waits for a person (mode ``approve``), or is only advice (mode ``observe``)."""
+    APPROVED = "approved"
+    """A person said yes: what of it a fresh look still wants is started."""
     EXECUTED = "executed"
     """Its changeovers were started."""
     REFUSED = "refused"

@@ -209,6 +209,7 @@ class PlanRow(Base):
     result: Mapped[dict[str, Any]] = mapped_column(JSON)
     decided_by: Mapped[str | None] = mapped_column(String(64))
     decided_at: Mapped[float | None]
+    devices: Mapped[list[str]] = mapped_column(JSON)
 
 
 class ChangeoverRow(Base):

@@ -37,6 +37,9 @@ from changeover.worker.world import World
 
 log = structlog.get_logger(__name__)
 
+_Change = tuple[str, str]
+"""A device's provider and the function that it is to get."""
+
 LEASE = "planner"
 MAX_ROUNDS = 100
 """Rounds in one call; the next hint goes on where this one stopped."""
@@ -103,7 +106,9 @@ class _Decision:
     outdated: bool = False
 
     @classmethod
-    def of(cls, world: World, gathered: Gathered, plan: Plan) -> _Decision:
+    def of(
+        cls, world: World, gathered: Gathered, plan: Plan, approved: Mapping[_Change, str]
+    ) -> _Decision:
         by_device: dict[str, list[Promise]] = defaultdict(list)
         by_subject: dict[str, list[Promise]] = defaultdict(list)
         for promise in plan.promises:
@@ -115,8 +120,8 @@ class _Decision:
             asked = any(p.demand.startswith("task:") for p in by_device[intent.device])
             mode = world.catalog.pool(intent.to_function).mode
             # What an operator queued by hand was approved by a person already.
-            may = gathered.paused is None and (asked or mode == "act")
-            (act if may else held_back).append(intent)
+            yes = asked or mode == "act" or (intent.device, intent.to_function) in approved
+            (act if yes and gathered.paused is None else held_back).append(intent)
         return cls(
             gathered,
             plan,
@@ -130,18 +135,11 @@ class _Decision:
 
 
 def _apply(world: World, gathered: Gathered, plan: Plan) -> None:
-    decision = _Decision.of(world, gathered, plan)
     now = world.clock.now()
     with world.database.write() as tx:
-        if plan.intents:
-            only_advice = bool(decision.held_back) and not decision.act
-            tx.plans.add(
-                plan_id=decision.plan_id,
-                now=now,
-                state=PlanState.RECOMMENDED if only_advice else PlanState.EXECUTED,
-                inputs=inputs_as_json(gathered.inputs),
-                result=plan_as_json(plan),
-            )
+        approved = _approved(tx)
+        decision = _Decision.of(world, gathered, plan, approved)
+        decision = _record(tx, decision, now)
         coming, ended = _still_coming(tx, gathered)
         coming |= _start(world, tx, decision, now)
         if ended or tx.boots.woken_since(gathered.inputs.now):
@@ -169,6 +167,37 @@ def _still_coming(tx: Tx, gathered: Gathered) -> tuple[dict[str, str], bool]:
     moving = {c.id for c in tx.changeovers.locked_moving()}
     gone = any(c.state in CHANGEOVER_MOVING and c.id not in moving for c in gathered.live.values())
     return {c.device: c.id for c in gathered.live.values() if c.id in moving}, gone
+
+
+def _approved(tx: Tx) -> dict[_Change, str]:
+    """The changes that a person approved, and by which plan."""
+    return {
+        (intent["device"], intent["to_function"]): plan["id"]
+        for plan in tx.plans.open(PlanState.APPROVED)
+        for intent in plan["result"]["intents"]
+        if intent["device"] in plan["devices"]
+    }
+
+
+def _record(tx: Tx, decision: _Decision, now: float) -> _Decision:
+    """Store the plan, unless one that recommends the same waits for a person already."""
+    if not decision.plan.intents:
+        return decision
+    held_back = sorted(intent.device for intent in decision.held_back)
+    if held_back and not decision.act:
+        wanted = {(i.device, i.to_function) for i in decision.held_back}
+        for waiting in tx.plans.open():
+            if {(i["device"], i["to_function"]) for i in waiting["result"]["intents"]} == wanted:
+                return replace(decision, plan_id=waiting["id"])
+    tx.plans.add(
+        plan_id=decision.plan_id,
+        now=now,
+        state=PlanState.RECOMMENDED if held_back else PlanState.EXECUTED,
+        inputs=inputs_as_json(decision.gathered.inputs),
+        result=plan_as_json(decision.plan),
+        devices=held_back,
+    )
+    return decision
 
 
 def _start(world: World, tx: Tx, decision: _Decision, now: float) -> dict[str, str]:
@@ -278,7 +307,8 @@ def _wait_or_decline(
     ):
         reason = Reason(
             "plan.not_acting",
-            f"plan {decision.plan_id} would help, but its pool's mode is not to act",
+            f"plan {decision.plan_id} would help, but its pool's mode is not to act by itself: "
+            f"`changeover plan approve {decision.plan_id}`",
             {"plan": decision.plan_id},
         )
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import uuid4
 
 from changeover.models.boot import Boot
@@ -16,6 +17,7 @@ from changeover.models.states import (
     CHANGEOVER_MOVING,
     BootState,
     ChangeoverState,
+    PlanState,
     TaskState,
 )
 from changeover.models.task import Task, When
@@ -182,6 +184,59 @@ class Operator:
             tx.audit.add(now, self.name, "device.released", device.provider)
             tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)
             return released
+
+    def approve(
+        self, plan_id: str, *, only: Sequence[str] = (), without: Sequence[str] = ()
+    ) -> list[str]:
+        """Approve a recommended plan, or some devices of it; returns their names.
+
+        Nothing is done on stale knowledge: what of it a fresh look still wants is started.
+        """
+        with self.database.write() as tx:
+            plan = self._recommended(tx, plan_id)
+            names = {p: self._name(p) for p in plan["devices"]}
+            for name in (*only, *without):
+                if name not in names.values():
+                    among = ", ".join(sorted(names.values()))
+                    raise NotFound(f"plan {plan_id} has no device {name}; it has: {among}")
+            chosen = [
+                p for p, name in names.items() if (not only or name in only) and name not in without
+            ]
+            if not chosen:
+                raise Invalid("nothing of the plan is left to approve: refuse it instead")
+            for intent in plan["result"]["intents"]:
+                mode = self.catalog.pool(intent["to_function"]).mode
+                if intent["device"] in chosen and mode == "observe":
+                    raise Refuse(
+                        f"the pool of {intent['to_function']} only observes: set its mode to "
+                        "approve or act in the catalog"
+                    )
+            now = self.clock.now()
+            tx.plans.decide(plan_id, PlanState.APPROVED, self.name, now, chosen)
+            tx.audit.add(now, self.name, "plan.approved", plan_id, devices=chosen)
+            tx.boots.wake(now)
+            tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)
+            return sorted(names[p] for p in chosen)
+
+    def refuse(self, plan_id: str) -> None:
+        """Refuse a recommended plan."""
+        with self.database.write() as tx:
+            self._recommended(tx, plan_id)
+            now = self.clock.now()
+            tx.plans.decide(plan_id, PlanState.REFUSED, self.name, now)
+            tx.audit.add(now, self.name, "plan.refused", plan_id)
+
+    def _recommended(self, tx: Tx, plan_id: str) -> dict[str, Any]:
+        plan = tx.plans.get(plan_id)
+        if plan is None:
+            raise NotFound(f"there is no plan {plan_id}; see `changeover plans`")
+        if plan["state"] is not PlanState.RECOMMENDED:
+            raise Refuse(f"plan {plan_id} is {plan['state']}: only recommended ones are decided")
+        return plan
+
+    def _name(self, provider: str) -> str:
+        device = self.catalog.device(provider)
+        return provider if device is None else device.name
 
     def pause(self, why: str) -> None:
         """Start no changeover until :meth:`resume`; those under way are finished."""
