@@ -100,9 +100,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 config_app = typer.Typer(help="Check, show and begin a configuration.", no_args_is_help=True)
+plan_app = typer.Typer(
+    help="What would be done now, and why not otherwise; or decide on plans.",
+    short_help="What would be done now; approve or refuse it.",
+)
 db_app = typer.Typer(help="The database's schema.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(db_app, name="db")
+app.add_typer(plan_app, name="plan")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Limit = Annotated[int, typer.Option(help="How many at most.", min=1)]
@@ -334,13 +339,66 @@ def explain(
         explaining.explain(desk, Output(json), subject)
 
 
-@app.command()
-def plan(*, json: Json = False) -> None:
-    """What would be done now, and why not otherwise."""
+@plan_app.callback(invoke_without_command=True)
+def plan(ctx: typer.Context, *, json: Json = False) -> None:
+    """What would be done now, and why not otherwise; or decide on plans."""
+    if ctx.invoked_subcommand is not None:
+        return
     from changeover.console import preview
 
     with _desk() as desk:
         preview.plan(desk, Output(json))
+
+
+PlanId = Annotated[
+    str,
+    typer.Argument(
+        metavar="PLAN", help="Its id; see `changeover plans`.", autocompletion=complete.plans
+    ),
+]
+
+
+@plan_app.command(name="approve")
+def plan_approve(
+    plan_id: PlanId,
+    *,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DEVICE", help="Only this device; repeatable.", autocompletion=complete.devices
+        ),
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DEVICE", help="Not this device; repeatable.", autocompletion=complete.devices
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Approve a recommended plan, or some devices of it."""
+    from changeover.console import decide
+
+    with _desk() as desk:
+        decide.approve(desk, Output(json), plan_id, only=only or (), without=without or ())
+
+
+@plan_app.command(name="refuse")
+def plan_refuse(plan_id: PlanId, *, json: Json = False) -> None:
+    """Refuse a recommended plan."""
+    from changeover.console import decide
+
+    with _desk() as desk:
+        decide.refuse(desk, Output(json), plan_id)
+
+
+@plan_app.command(name="replay")
+def plan_replay(plan_id: PlanId, *, json: Json = False) -> None:
+    """Make a plan again from its stored inputs; it must come out the same."""
+    from changeover.console import decide
+
+    with _desk() as desk:
+        raise typer.Exit(decide.replay(desk, Output(json), plan_id))
 
 
 @app.command()
@@ -556,6 +614,27 @@ def config_example(
     from changeover.console import config, example_catalog
 
     print(example_catalog.TEXT if catalog else config.example(), end="")
+
+
+@config_app.command(name="load")
+def config_load(
+    *,
+    simulated: Annotated[
+        bool,
+        typer.Option(
+            "--simulated", help="Build the simulated cloud first, in the Placement that is named."
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Make the database know the catalog, and read every device.
+
+    `changeover up` does so when it starts; where its processes run separately, this does.
+    """
+    from changeover.console import database
+
+    with _desk() as desk:
+        database.load(desk, Output(json), simulated=simulated)
 
 
 @db_app.command(name="upgrade")

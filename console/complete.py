@@ -68,6 +68,17 @@ def tasks(incomplete: str) -> list[str]:
     return _matching(names, incomplete)
 
 
+def plans(incomplete: str) -> list[str]:
+    """Plans that wait for a person first."""
+
+    def names(desk: Desk) -> list[str]:
+        with desk.database.read() as tx:
+            waiting = [p["id"] for p in tx.plans.open()]
+            return list(dict.fromkeys([*waiting, *(p["id"] for p in tx.plans.latest(MOST))]))
+
+    return _matching(names, incomplete)
+
+
 def subjects(incomplete: str) -> list[str]:
     """Whatever can be explained."""
     return [*devices(incomplete), *boots(incomplete), *changeovers(incomplete), *tasks(incomplete)]

@@ -389,6 +389,9 @@ def _plan(desk: Desk, out: Output, plan_id: str) -> None:
         {
             "made": moment(plan["created_at"]),
             "decided by": plan["decided_by"],
+            "waits for a person": ", ".join(names.get(d, d) for d in plan["devices"])
+            if plan["state"] == "recommended"
+            else None,
             "score": f"{plan['result']['value'] - plan['result']['cost']:.3f}",
         },
     )
