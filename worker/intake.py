@@ -92,6 +92,17 @@ class Intake:
             log.info("intake.accepted", outcome=outcome, count=count, source=source)
         return accepted
 
+    def accept_found(self, found: Sequence[BuildFailed], source: str) -> int:
+        """Accept failures that were found by looking, not told of; returns how many were news."""
+        with self.database.read() as tx:
+            known = tx.boots.known_servers([failed.server for failed in found])
+        news = [failed for failed in found if failed.server not in known]
+        if not news:
+            return 0
+        with self.database.write() as tx:
+            accepted = [self._one(tx, f"found: {f.server}", f, source) for f in news]
+        return sum(one.outcome == "boot" for one in accepted)
+
     def _parse(self, body: bytes | str) -> Notification | Invalid:
         try:
             return parse_notification(body)

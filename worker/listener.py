@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,8 @@ VISIBILITY_SECONDS = 30
 """On Redis: what a killed listener had taken comes back after so long."""
 
 BEAT_SECONDS = 5.0
+DECLARE_SECONDS = 5.0
+"""How often the queue is bound anew: a broker that was emptied forgets that it ever was."""
 
 
 def notification_queue(settings: Settings) -> Queue:
@@ -112,10 +115,15 @@ class Listener:
                 # Where messages are pulled one by one anyway, asking for the next is quicker than
                 # to wait for it to be delivered.
                 pull = self.queue(channel).get if isinstance(channel, PullingChannel) else None
+                bound = self.queue(channel)
+                declared = time.monotonic()
                 while not self.stopping.is_set():
                     self._drain(connection, pull)
                     self._flush()
                     self.on_alive()
+                    if time.monotonic() - declared >= DECLARE_SECONDS:
+                        bound.declare()
+                        declared = time.monotonic()
                     if connection.heartbeat:
                         connection.heartbeat_check()
 

@@ -115,6 +115,11 @@ class Settings(BaseSettings):
         default=60.0, gt=0.0, description="a waiting boot is judged again at least so often"
     )
     sweep_seconds: float = Field(default=5.0, gt=0.0, description="between two sweeps")
+    look_seconds: float = Field(
+        default=60.0,
+        gt=0.0,
+        description="between two looks for failed servers that no notification told of",
+    )
     balance_seconds: float = Field(
         default=30.0, gt=0.0, description="between two looks at the pools' floors"
     )

@@ -10,6 +10,7 @@ from changeover.models.errors import ChangeoverError, Reread
 from changeover.models.reasons import Reason
 from changeover.models.states import CHANGEOVER_MOVING, BootState
 from changeover.worker.holds import open_slots
+from changeover.worker.intake import Intake
 from changeover.worker.queues import (
     ADVANCE,
     BOOT_QUEUE,
@@ -26,6 +27,9 @@ log = structlog.get_logger(__name__)
 
 HINT_GRACE = 2.0
 """Seconds after which a hint that nobody took up is sent again."""
+
+LOOK = "look"
+"""The lease under which one process at a time looks for failed servers."""
 
 HINTS_AT_ONCE = 500
 PLAN_LIFETIME = 900.0
@@ -57,11 +61,30 @@ def sweep(world: World) -> dict[str, int]:
         except ChangeoverError as exc:
             log.warning("slots.still_held", device=provider, why=exc.message)
     found["opened"] = len(ajar)
+    found["untold"] = _untold(world)
     wanted = [d for d in world.catalog.devices if due or d.provider in unread]
     found["read"] = refresh(world, wanted) if wanted else 0
     if any(found.values()):
         log.info("sweep.found", **{k: v for k, v in found.items() if v})
     return found
+
+
+def _untold(world: World) -> int:
+    """Failed servers that no notification told of: it was lost, or nobody listened."""
+    now = world.clock.now()
+    every = world.settings.look_seconds
+    with world.database.write() as tx:
+        if not tx.leases.due(LOOK, now, every):
+            return 0
+    try:
+        failed = world.servers.failed_since(now - world.settings.patience_seconds)
+    except ChangeoverError as exc:
+        log.warning("sweep.servers_silent", why=exc.message)
+        return 0
+    intake = Intake(world.database, world.clock, world.settings)
+    # A young failure may be told of this moment.
+    old = [one for one in failed if one.timestamp <= now - every / 2]
+    return intake.accept_found(old, source=LOOK)
 
 
 def _stuck_changeovers(world: World, tx: Tx, now: float) -> int:

@@ -25,6 +25,7 @@ from changeover.models.notification import (
     ServerDeleted,
     parse_notification,
 )
+from changeover.policies.request import request_of_spec
 from changeover.worker.ports.placement import PlacementTenant
 from changeover.worker.ports.servers import MARKER, REPLACES, Server, Servers, ServerStatus
 from changeover.worker.simulator.cards import SimulatedCards
@@ -208,6 +209,26 @@ def test_a_listing_says_when_a_cell_is_down(cloud: Cloud, servers: Servers) -> N
     assert not listing.complete
     assert [s.uuid for s in listing.servers] == [failed.uuid]
     assert len(servers.find("m", "demo").servers) == 2
+
+
+def test_failures_are_found_without_being_told(cloud: Cloud, servers: Servers) -> None:
+    before = cloud.clock.now()
+    cloud.clock.advance(1.0)
+    failed = cloud.failed()
+    cloud.servers.boot("fits", "fpga.aes")
+    gone = cloud.failed()
+    cloud.servers.user_delete(gone.uuid)
+    [found] = servers.failed_since(before)
+    [told] = [n for n in cloud.heard if isinstance(n, BuildFailed) and n.server == failed.uuid]
+    assert (found.server, found.project, found.exception) == (
+        told.server,
+        told.project,
+        "NoValidHost",
+    )
+    assert found.spec is not None
+    assert told.spec is not None
+    assert request_of_spec(found.spec) == request_of_spec(told.spec)
+    assert servers.failed_since(cloud.clock.now() + 1.0) == []
 
 
 def test_quota_counts_failed_servers(cloud: Cloud, servers: Servers) -> None:

@@ -183,6 +183,7 @@ def rigged(
         "request_timeout_seconds": 5.0,
         "sweep_seconds": 0.5,
         "balance_seconds": 2.0,
+        "look_seconds": 3.0,
         "retry_seconds": 3.0,
         "hold_seconds": 20.0,
         "function_failures": 1000,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+from changeover.models.notification import BuildFailed
 from changeover.policies.request import FlavorRequest
 
 MARKER = "changeover:boot"
@@ -94,6 +95,14 @@ class Servers(Protocol):
 
     def find(self, marker: str, project: str) -> Listing:
         """All servers with that marker, whatever their status."""
+        ...
+
+    def failed_since(self, since: float) -> list[BuildFailed]:
+        """Servers that failed since then because no host could take them, as if told of each.
+
+        Notifications can be lost before anybody hears them; who looks from time to time does not
+        depend on them. ``message_id`` is one of the adapter's own, the same at every look.
+        """
         ...
 
     def link(self, uuid: str, metadata: Mapping[str, str]) -> None:

@@ -347,6 +347,32 @@ class SimulatedServers:
             return Listing(tuple(s for s in found if s.host is None), complete=False)
         return Listing(tuple(found), complete=True)
 
+    def failed_since(self, since: float) -> list[BuildFailed]:
+        """See :class:`~changeover.worker.ports.servers.Servers`."""
+        self._called()
+        with self._tx() as db:
+            rows = db.execute(
+                "SELECT s.*, max(j.t) AS failed_at FROM journal j JOIN servers s"
+                " ON s.uuid = j.server WHERE j.event IN ('failed', 'captured') AND j.t >= ?"
+                " AND s.status = 'ERROR' AND s.fault LIKE 'NoValidHost:%' GROUP BY s.uuid"
+                " ORDER BY j.id",
+                (since,),
+            ).fetchall()
+        return [
+            BuildFailed(
+                message_id=f"found:{row['uuid']}",
+                server=row["uuid"],
+                project=row["project"],
+                user=row["user"],
+                request_id=row["request_id"],
+                exception="NoValidHost",
+                num_instances=1,
+                timestamp=row["failed_at"],
+                spec=self._spec(json.loads(row["blueprint"]), 1),
+            )
+            for row in rows
+        ]
+
     def link(self, uuid: str, metadata: Mapping[str, str]) -> None:
         """See :class:`~changeover.worker.ports.servers.Servers`; raises ``NotFound``."""
         self._called()
