@@ -13,6 +13,9 @@ def approve(
     desk: Desk, out: Output, plan_id: str, *, only: Sequence[str], without: Sequence[str]
 ) -> None:
     """Approve a recommended plan, or part of it."""
+    from changeover.console.explain import find_id
+
+    plan_id = find_id(desk, plan_id, "plan")
     devices = desk.operator.approve(plan_id, only=only, without=without)
     if out.as_json:
         out.document({"plan": plan_id, "approved": devices})
@@ -24,6 +27,9 @@ def approve(
 
 def refuse(desk: Desk, out: Output, plan_id: str) -> None:
     """Refuse a recommended plan."""
+    from changeover.console.explain import find_id
+
+    plan_id = find_id(desk, plan_id, "plan")
     desk.operator.refuse(plan_id)
     if out.as_json:
         out.document({"plan": plan_id, "refused": True})
@@ -33,8 +39,10 @@ def refuse(desk: Desk, out: Output, plan_id: str) -> None:
 
 def replay(desk: Desk, out: Output, plan_id: str) -> int:
     """Make a plan again; status 1 if it comes out differently."""
+    from changeover.console.explain import find_id
     from changeover.worker.replan import replan
 
+    plan_id = find_id(desk, plan_id, "plan")
     result = replan(desk.database, plan_id)
     if out.as_json:
         out.document(

@@ -141,7 +141,10 @@ def _apply(world: World, gathered: Gathered, plan: Plan) -> None:
         decision = _Decision.of(world, gathered, plan, approved)
         decision = _record(tx, decision, now)
         coming, ended = _still_coming(tx, gathered)
-        coming |= _start(world, tx, decision, now)
+        started = _start(world, tx, decision, now)
+        coming |= started
+        for plan_id in sorted(set(approved.values())):
+            tx.plans.started(plan_id, started)
         if ended or tx.boots.woken_since(gathered.inputs.now):
             decision = replace(decision, outdated=True)
         for judgement in gathered.judged:
