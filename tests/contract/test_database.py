@@ -1290,6 +1290,21 @@ def test_nobody_waits_for_a_lock_for_ever(database: Database) -> None:
     assert 5 <= waits <= 30
 
 
+def test_a_database_without_the_tables_is_not_merely_busy(place: Place) -> None:
+    """Waiting would never mend it."""
+    database = Database(place.empty())
+    with pytest.raises(AskOperator, match="changeover db upgrade"), database.read() as tx:
+        tx.boots.get("x")
+    with pytest.raises(AskOperator), database.write() as tx:
+        tx.boots.wake(NOW)
+    migrate.upgrade(database.url)
+    with pytest.raises(AskOperator), database.write() as tx:
+        tx.connection.execute(text("SELECT nosuch FROM boots"))
+    with database.read() as tx:
+        assert tx.boots.get("x") is None
+    database.dispose()
+
+
 def test_two_that_lock_each_other_out_are_busy_and_not_stuck(place: Place) -> None:
     """PostgreSQL breaks the deadlock; SQLite has one writer and knows none."""
     database = Database(place.migrated())

@@ -9,7 +9,7 @@ from functools import cached_property
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 
-from changeover.models.errors import Busy, Unreachable
+from changeover.models.errors import AskOperator, Busy, Unreachable
 from changeover.worker.store.audit import Audit
 from changeover.worker.store.boots import Boots
 from changeover.worker.store.changeovers import Changeovers, Fences
@@ -83,6 +83,7 @@ class Database:
     Raises :class:`Busy` where the database is locked or a serialisation fails, and
     :class:`Unreachable` where its connection is lost: the transaction did not happen, or (a
     connection lost during the commit) may have; every caller re-reads before it acts again.
+    :class:`AskOperator` where tables or columns are missing: no waiting mends that.
     """
 
     def __init__(self, url: str) -> None:
@@ -115,11 +116,15 @@ class Database:
             yield
         except IntegrityError:
             raise
-        except (OperationalError, InterfaceError, DBAPIError) as exc:
+        except DBAPIError as exc:
             if exc.connection_invalidated or _lost(exc):
                 raise Unreachable(
                     "the database does not answer: check that it runs and that the URL is right",
                     error=type(exc.orig).__name__,
+                ) from exc
+            if _of_another_schema(exc):
+                raise AskOperator(
+                    f"the database is not of this version ({exc.orig}): run `changeover db upgrade`"
                 ) from exc
             if isinstance(exc, OperationalError):
                 raise Busy(f"the database is busy: {exc.orig}") from exc
@@ -132,4 +137,12 @@ class Database:
 
 def _lost(exc: DBAPIError) -> bool:
     text = str(exc.orig)
-    return any(sign in text for sign in ("connection", "server closed", "unable to open"))
+    return isinstance(exc, (OperationalError, InterfaceError)) and any(
+        sign in text for sign in ("connection", "server closed", "unable to open")
+    )
+
+
+def _of_another_schema(exc: DBAPIError) -> bool:
+    state = getattr(exc.orig, "sqlstate", None)  # PostgreSQL's: undefined table, undefined column
+    signs = ("no such table", "no such column", "has no column named")  # SQLite's
+    return state in {"42P01", "42703"} or any(sign in str(exc.orig) for sign in signs)

@@ -24,8 +24,10 @@ def engine_for(url: str) -> Engine:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError as exc:
-        raise Invalid(f"the database URL cannot be read: {exc}") from exc
+    except (ArgumentError, ValueError):  # whose texts may hold a part of the password
+        raise Invalid(
+            "the database URL cannot be read: use sqlite:///PATH or postgresql://…"
+        ) from None
     backend = parsed.get_backend_name()
     if backend == "sqlite":
         return _sqlite(parsed)
