@@ -13,9 +13,9 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKED := --require-hashes --only-binary :all: --requirement
-LOCK := $(BIN)/uv --quiet --no-config pip compile pyproject.toml \
-	--universal --python-version 3.11 --only-binary :all: --generate-hashes \
-	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
+LOCK := $(BIN)/uv --quiet --no-config pip compile --universal --python-version 3.11 \
+	--only-binary :all: --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links --upgrade
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint bench clean lock
@@ -41,9 +41,11 @@ bench: $(VENV)/.installed-dev ## Measure reaction, intake and memory
 
 lock: $(VENV)/.made ## Write the lock files anew, with the newest versions allowed
 	$(PIP) install --upgrade uv
-	$(LOCK) --upgrade --extra embedded --group build --output-file requirements.lock
-	$(LOCK) --upgrade --extra embedded --group build --group test --group lint --group bench \
+	$(LOCK) pyproject.toml --extra embedded --group build --output-file requirements.lock
+	$(LOCK) pyproject.toml --extra embedded --group build --group test --group lint --group bench \
 		--constraint requirements.lock --output-file requirements-dev.lock
+	$(LOCK) --group placement --constraint requirements.lock \
+		--output-file requirements-placement.lock
 
 clean: ## Remove everything that was made here
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
