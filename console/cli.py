@@ -166,6 +166,21 @@ def status(*, json: Json = False) -> None:
 
 
 @app.command()
+def alive(
+    role: Annotated[
+        Literal["worker", "listener", "beat"], typer.Argument(help="Which kind of process.")
+    ],
+    *,
+    json: Json = False,
+) -> None:
+    """Whether a process of this host lives; for health checks."""
+    from changeover.console import show
+
+    with _desk() as desk:
+        show.alive(desk, Output(json), role)
+
+
+@app.command()
 def pools(*, fresh: Fresh = False, json: Json = False) -> None:
     """Functions: what offers them, what is free, who waits."""
     from changeover.console import show

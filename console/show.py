@@ -92,6 +92,43 @@ def read_now(desk: Desk) -> None:
     refresh(desk.planning_world)
 
 
+MISSED_TICKS = 4
+"""So many sweeps may be late before the clock counts as stopped."""
+
+
+def alive(desk: Desk, out: Output, role: str) -> None:
+    """Whether this host's worker or listener lives, or scheduled jobs run; else ``Unreachable``.
+
+    For health checks: a row that is read costs less than a message that has to be answered.
+    """
+    import socket
+
+    from changeover.models.errors import Unreachable
+    from changeover.worker.queues import SWEEP
+
+    now = desk.clock.now()
+    with desk.database.read() as tx:
+        processes = tx.switches.alive(now - ALIVE_SECONDS)
+        swept_at = tx.leases.ran_at(SWEEP)
+    if role == "beat":
+        late = ALIVE_SECONDS + MISSED_TICKS * desk.settings.sweep_seconds
+        if swept_at is None or now - swept_at > late:
+            raise Unreachable(f"no scheduled sweep has run for {late:g} s")
+        said = f"the last scheduled sweep ran {span(now - swept_at)} ago"
+    else:
+        here = f"{role}:{socket.gethostname()}:"
+        mine = [p for p in processes if p["process"].startswith(here)]
+        if not mine:
+            raise Unreachable(
+                f"no {role} of this host has said for {ALIVE_SECONDS:g} s that it lives"
+            )
+        said = f"{len(mine)} {role}(s) alive on this host"
+    if out.as_json:
+        out.document({"role": role, "alive": True})
+    else:
+        out.line(said)
+
+
 def pools(desk: Desk, out: Output, *, fresh: bool = False) -> None:
     """One line a function: what offers it, what is free of it, who waits for it."""
     from changeover.policies.understand import understand

@@ -66,6 +66,11 @@ class Leases:
         )
         return bool(done.rowcount == 1)
 
+    def ran_at(self, name: str) -> float | None:
+        """When a run of the scheduled job was last claimed, if ever."""
+        row = self.session.row(select(LeaseRow.ran_at).where(LeaseRow.name == name))
+        return None if row is None or not row["ran_at"] else float(row["ran_at"])
+
 
 class Switches:
     """What an operator has switched for everything at once; and who is alive."""
