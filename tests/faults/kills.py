@@ -96,7 +96,7 @@ def run(state_dir: Path, *, kills: int, seconds: float, seed: int = 1, **setting
         state_dir, behaviour=Behaviour(seed=seed, scale=0.02, rates=RATES), **settings
     ) as rig:
         with loaded(rig, seed=seed) as load:
-            recovery, outside = _kill_all_over(rig, kills, started + seconds, seed)
+            recovery, outside = _kill_all_over(rig, kills, time.monotonic() + seconds, seed)
         rig.points.disarm()
         rig.cards.behave(Behaviour(scale=0.02))
         if not drain(rig, load, 120.0, also=lambda: release(rig)):
@@ -131,6 +131,7 @@ def run(state_dir: Path, *, kills: int, seconds: float, seed: int = 1, **setting
 def _kill_all_over(rig: Rig, kills: int, until: float, seed: int) -> tuple[Recovery, int]:
     chance = Random(seed)  # noqa: S311 - a reproducible choice
     recovery, outside = Recovery(rig), 0
+    time.sleep(3.0)  # until the load has made most points known
     tried: dict[str, float] = defaultdict(float)
     while recovery.seen < kills and time.monotonic() < until:
         seen = rig.points.all_seen()

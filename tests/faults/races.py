@@ -221,8 +221,8 @@ class Course:
     allocators: Allocators
     cards: SimulatedCards
 
-    def race(self, device: str) -> ChangeoverState:
-        """One changeover against claims; the device is open and idle again afterwards."""
+    def start(self, device: str) -> str:
+        """A changeover of the device to its other function; its id."""
         world, found = self.world, self.world.catalog.device(device)
         assert found is not None
         with world.database.read() as tx:
@@ -238,13 +238,20 @@ class Course:
         with world.database.write() as tx:
             tx.changeovers.add(changeover)
             tx.fences.add([found.provider], changeover.id)
+        return changeover.id
+
+    def race(self, device: str) -> ChangeoverState:
+        """One changeover against claims; the device is open and idle again afterwards."""
+        found = self.world.catalog.device(device)
+        assert found is not None
+        changeover = self.start(device)
         self.ambush.raced.add(found.provider)
-        state = self._to_the_end(changeover.id)
+        state = self._to_the_end(changeover)
         self.ambush.raced.discard(found.provider)
         time.sleep(0.15)  # what is still on its way lands while the world is as it is
         self._give_back(found.provider)
         if state is ChangeoverState.QUARANTINED:
-            self._reopen(changeover.id, found.provider, device)
+            self._reopen(changeover, found.provider, device)
         return state
 
     def _to_the_end(self, changeover: str) -> ChangeoverState:
@@ -307,17 +314,21 @@ class Course:
 
 @contextlib.contextmanager
 def course(
-    pair: Pair, home: Path, database_url: str, *, devices: int, settle: float, seed: int
+    pair: Pair, home: Path, database_url: str | None, *, devices: int, settle: float, seed: int
 ) -> Iterator[Course]:
-    """Serve Placement on the database, and build ``devices`` that are open to all."""
+    """Serve Placement on the database, and build ``devices`` that are open to all.
+
+    Without a database it is SQLite, on which nothing lands late: for tests of the checker.
+    """
     home.mkdir(parents=True, exist_ok=True)
     with start_placement(
         home / "placement",
         database=database_url,
         conflict_retries=DEFAULT_RETRIES,
-        processes=2,
+        processes=2 if database_url else 1,
         threads=6,
     ) as service:
+        database_url = database_url or f"sqlite:///{home / 'placement' / 'placement.sqlite'}"
         placement = HttpPlacement.noauth(service.url)
         cards = SimulatedCards(home / "cards", SystemClock())
         cards.behave(Behaviour(scale=1.0, jitter=0.2))

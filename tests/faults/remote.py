@@ -173,7 +173,8 @@ def placement(home: Path, *, seconds: float, seed: int = 6, **settings: Any) -> 
         ) as rig,
     ):
         with loaded(rig, seed=seed) as load:
-            while time.monotonic() - started < seconds:
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
                 proxy.rates = RATES
                 time.sleep(5.0)
                 proxy.rates = {"503": 1.0} if proxy.chance.random() < 0.3 else {}
@@ -200,7 +201,8 @@ def cards_and_servers(home: Path, *, seconds: float, seed: int = 7, **settings: 
     done = Counter[str]()
     with rigged(home, behaviour=Behaviour(scale=0.02), **settings) as rig:
         with loaded(rig, seed=seed) as load:
-            while time.monotonic() - started < seconds:
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
                 kind = CARD_FAULTS[done.total() % len(CARD_FAULTS)]
                 rig.cards.inject(Fault(kind, other="sha3", seconds=1.5))
                 done[kind.value] += 1

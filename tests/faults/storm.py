@@ -29,6 +29,9 @@ from changeover.worker.simulator.wire import KombuEmitter
 
 FLOOD = {"red": 0.8, "green": 0.1, "blue": 0.1}
 DWELL_SECONDS = 3.0
+FREE_AT_FIRST = 50
+"""Slots of the embedded fleet, roughly."""
+
 MOST_MEBIBYTES = 400
 """No process may weigh more, however many boots wait."""
 
@@ -133,10 +136,13 @@ def _saved_by_project(servers: Path) -> Counter[str]:
 
 
 def _judge_fairness(row: Row, saved: Mapping[str, int], boots: int) -> None:
-    """Who wants little gets at least half of an equal share, or of what it wants."""
-    share = sum(saved.values()) / len(FLOOD)
+    """Who wants little gets a share: half of an equal one once there is something to share.
+
+    What is free when the storm begins goes to whoever comes first.
+    """
+    later = max(0, sum(saved.values()) - FREE_AT_FIRST)
     for project, part in FLOOD.items():
-        due = 0.5 * min(share, part * boots)
+        due = max(1.0, 0.5 * min(later / len(FLOOD), part * boots))
         if saved.get(project, 0) < due:
             row.fails(f"{project} starves: {saved.get(project, 0)} saved, {due:.0f} due")
 
