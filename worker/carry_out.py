@@ -226,6 +226,13 @@ class CarryOut:
     def _plan(self, job: Job) -> Changeover:
         if job.changeover.cancel:
             return self._abandon(job, Reason("changeover.cancelled", "cancelled before it began"))
+        with self.world.database.read() as tx:
+            pause = tx.switches.get("pause")
+        if pause is not None and pause.get("on"):
+            # Planned by a round that had not seen it: nothing was touched, and nothing will be.
+            return self._abandon(
+                job, Reason("plan.paused", f"paused by an operator: {pause['why']}")
+            )
         return self._move(job, _S.FENCING)
 
     def _fence(self, job: Job) -> Changeover:

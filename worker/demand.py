@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from changeover.models.boot import Boot
-from changeover.models.errors import Refuse
+from changeover.models.errors import Garbled, Refuse
 from changeover.models.placement import Candidates, RequestGroup, ResourceRequest
 from changeover.models.planning import DemandClass, DeviceView, Need
 from changeover.models.reasons import Reason
@@ -36,6 +36,8 @@ class Judged:
     now: Candidates
     hosts: Mapping[str, int] | None
     elsewhere: frozenset[str]
+    later: Reason | None = None
+    """Why nothing can be said now; it is asked again."""
 
     @property
     def key(self) -> str:
@@ -58,6 +60,10 @@ def judge_class(world: World, boots: list[Boot]) -> Judged:
     """
     try:
         return _judge_class(world, boots)
+    except Garbled as exc:
+        # Not the request is wrong, but the answer: that may pass.
+        later = Reason("demand.garbled", f"Placement's answer cannot be read: {exc.message}")
+        return replace(_declined(boots, later), later=later)
     except Refuse as exc:
         reason = Reason("demand.refused", f"Placement refuses the request: {exc.message}")
     return _declined(boots, reason)

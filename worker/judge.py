@@ -231,10 +231,12 @@ def _start(world: World, tx: Tx, decision: _Decision, now: float) -> dict[str, s
             cancel=False,
         )
         try:
-            tx.changeovers.add(changeover)
-            tx.fences.add((d.provider for d in world.reset_with(device)), changeover.id)
+            # Both or neither: a changeover without its fences would program what is open.
+            with tx.connection.begin_nested():
+                tx.changeovers.add(changeover)
+                tx.fences.add((d.provider for d in world.reset_with(device)), changeover.id)
         except Busy as exc:
-            # Cannot be while one planner holds the lease; an operator's release may race.
+            # Two devices of one card that resets as a whole: one now, the other after it.
             log.warning("judge.device_taken", device=intent.device, why=exc.message)
             continue
         tx.hints.add(ADVANCE, changeover.id, queue=ADVANCE_QUEUE, now=now)
@@ -299,6 +301,15 @@ def _wait_or_decline(
     world: World, tx: Tx, decision: _Decision, judgement: Judged, boot: Boot, now: float
 ) -> None:
     nobody = judgement.understanding.nobody
+    if judgement.later is not None:
+        tx.boots.move(
+            boot,
+            BootState.WAITING,
+            now,
+            reason=judgement.later,
+            wake_at=_next_look(world, boot, now),
+        )
+        return
     if nobody is not None:
         tx.boots.move(boot, BootState.DECLINED, now, reason=nobody)
         return
