@@ -645,6 +645,28 @@ def test_an_earlier_hint_wins_over_a_later_one(database: Database) -> None:
     assert [h.due_at - NOW for h in sent] == pytest.approx([60, 30])
 
 
+def test_a_hint_that_was_lost_is_sent_again_at_once(database: Database) -> None:
+    """Also when the same work is announced for later: it was due before."""
+    sent: list[Hint] = []
+    database.courier = sent.extend
+
+    def add(now: float, due_at: float) -> list[float]:
+        sent.clear()
+        with database.write() as tx:
+            tx.hints.add("t", 1, queue="q", now=now, due_at=due_at)
+        return [h.due_at for h in sent]
+
+    assert add(NOW, NOW) == [NOW]
+    assert add(NOW + 0.5, NOW + 60) == []  # on its way
+    assert add(NOW + 5, NOW + 60) == [NOW + 5]
+    assert add(NOW + 5.5, NOW + 60) == []
+    assert add(NOW + 10, NOW + 9) == [NOW + 9]
+    with database.write() as tx:
+        assert tx.hints.take("t", 1)
+        assert not tx.hints.take("t", 1)
+    assert add(NOW + 10, NOW + 70) == [NOW + 70]
+
+
 def test_hints_that_nobody_took_are_sent_again_now_and_then(database: Database) -> None:
     with database.write() as tx:
         for k in range(5):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import case, delete, func, or_, select, update
 
 from changeover.models.tables import HintRow
 from changeover.worker.store.session import Hint, Session
@@ -29,20 +29,22 @@ class Hints:
         """Announce work. A hint for the same work that is already out is not sent twice.
 
         One that should have been taken up by now was lost, or found its work leased: that is
-        sent again.
+        sent again, and at once: what is announced for later must not put off what was due.
         """
         due = now if due_at is None else due_at
         key = ":".join((task, *map(str, args)))
         statement = self.session.insert(HintRow).values(
             key=key, task=task, args=list(args), queue=queue, due_at=due, created_at=now
         )
+        stale = HintRow.due_at < now - STALE_SECONDS
         statement = statement.on_conflict_do_update(
             index_elements=[HintRow.key],
-            set_={"due_at": due, "queue": queue},
-            where=or_(HintRow.due_at > due, HintRow.due_at < now - STALE_SECONDS),
-        ).returning(HintRow.key)
-        if self.session.row(statement) is not None:
-            self.session.to_send.append(Hint(key, task, args, queue, due))
+            set_={"due_at": case((stale, min(due, now)), else_=due), "queue": queue},
+            where=or_(HintRow.due_at > due, stale),
+        ).returning(HintRow.due_at)
+        row = self.session.row(statement)
+        if row is not None:
+            self.session.to_send.append(Hint(key, task, args, queue, row["due_at"]))
 
     def take(self, task: str, *args: Any) -> bool:
         """The work is being taken up: the hint has served. ``False`` if there was none."""
