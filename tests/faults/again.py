@@ -16,7 +16,7 @@ from typing import Any
 
 import services
 
-from changeover.worker.embedded.child import Child
+from changeover.worker.embedded.child import Child, start_child
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Again:
     def start(self) -> None:
         """Start it again, on the same port and the same files."""
         args, kwargs = self.started
-        self.child = services.start_child(*args, **kwargs)
+        self.child = start_child(*args, **kwargs)
         self.child.wait_until(self.ready, timeout=60.0)
 
     def pause(self, seconds: float) -> None:
@@ -56,19 +56,18 @@ def again(
     serve: Callable[[], AbstractContextManager[str]], name: str, ready: Callable[[str], bool]
 ) -> Iterator[Again]:
     """Run one of :mod:`services`' servers; ``name`` is its child's."""
-    plain = services.start_child
     seen: list[tuple[tuple[Any, ...], dict[str, Any], Child]] = []
 
     def watched(*args: Any, **kwargs: Any) -> Child:
-        child = plain(*args, **kwargs)
+        child = start_child(*args, **kwargs)
         if kwargs.get("name") == name:
             seen.append((args, kwargs, child))
         return child
 
-    services.start_child = watched
+    vars(services)["start_child"] = watched
     try:
         with serve() as url:
-            services.start_child = plain
+            vars(services)["start_child"] = start_child
             args, kwargs, child = seen[0]
             server = Again(url, (args, kwargs), child, lambda: ready(url))
             yield server
@@ -76,7 +75,7 @@ def again(
                 with contextlib.suppress(ProcessLookupError):
                     server.stop(signal.SIGINT)
     finally:
-        services.start_child = plain
+        vars(services)["start_child"] = start_child
 
 
 def _port(url: str) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from faults.points import from_environment
+
 from changeover.worker.listener import run
 from changeover.worker.settings import load_settings
-from faults.points import from_environment
 
 if __name__ == "__main__":
     from_environment()

@@ -78,7 +78,7 @@ def main() -> int:
     for name, section in sections(given.size).items():
         if given.only and not any(name.startswith(wanted) for wanted in given.only):
             continue
-        print(f"{name}...", file=sys.stderr, flush=True)
+        _say(f"{name}...")
         home = Path(tempfile.mkdtemp(prefix="co-")) if given.keep is None else given.keep / name
         started = time.monotonic()
         try:
@@ -93,11 +93,16 @@ def main() -> int:
                 shutil.rmtree(home, ignore_errors=True)
         new = made if isinstance(made, list) else [made]
         rows += new
-        print(render(new), file=sys.stderr, flush=True)
-    print(render(rows))
+        _say(render(new))
+    sys.stdout.write(render(rows) + "\n")
     if given.json is not None:
         write_json(given.json, rows)
     return 1 if any(row.wrong for row in rows) else 0
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
 
 
 def _quiet_logs() -> None:

@@ -15,10 +15,11 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
 from sqlalchemy import create_engine, text
 
 FOR_EVER = math.inf
@@ -124,7 +125,7 @@ def two_at_once(programs: Iterable[Program]) -> list[Violation]:
     found = []
     for device, calls in by_device.items():
         calls.sort(key=lambda p: p.start)
-        for first, second in zip(calls, calls[1:], strict=False):
+        for first, second in pairwise(calls):
             if second.start < first.end:
                 found.append(
                     Violation("two_calls_at_once", f"{device}: {first.token} and {second.token}")
@@ -329,14 +330,15 @@ def explained(url: str) -> set[str]:
 
     And devices that an operator released and that were not published since: they count as empty.
     """
-    live = ", ".join(f"'{state}'" for state in (*MOVING, "quarantined"))
+    live = {
+        row["id"]
+        for row in _rows(url, "SELECT id, state FROM changeovers")
+        if row["state"] in (*MOVING, "quarantined")
+    }
     fenced = {
         row["provider"]
-        for row in _rows(
-            url,
-            "SELECT f.provider FROM fences f JOIN changeovers c ON c.id = f.changeover"
-            f" WHERE c.state IN ({live})",  # noqa: S608 - our own literals
-        )
+        for row in _rows(url, "SELECT provider, changeover FROM fences")
+        if row["changeover"] in live
     }
     last = {
         row["device"]: row["state"]
@@ -359,7 +361,7 @@ class Cloud:
 
     @classmethod
     def of(cls, path: Path) -> Cloud:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
         return cls({d["name"]: d for d in data["devices"]}, data["models"], data["functions"])
 
     def offers_with(self, device: str, function: str) -> tuple[str, int] | None:

@@ -60,6 +60,7 @@ def _storm(
     row.slowest = time.monotonic() - ended
     row.rounds, row.faults = load.booted, done.total()
     row.facts |= dict(done)
+    row.facts["process_deaths"] = sum(process.failures for process in rig.supervisor.processes)
     row.note = ", ".join(f"{name} {count}" for name, count in done.items())
     row.judged(rig.verdict())
 
@@ -153,7 +154,7 @@ def rabbit(home: Path, *, rounds: int, seconds: float, seed: int = 3, **settings
 
         def purge() -> None:
             with Connection(server.url) as connection:
-                channel = connection.channel()
+                channel: Any = connection.channel()
                 for queue in ("changeover.plan", "changeover.advance", "changeover.boot"):
                     with contextlib.suppress(Exception):
                         channel.queue_purge(queue)

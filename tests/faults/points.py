@@ -210,7 +210,7 @@ def _watch_messages(points: Points) -> None:
         return answer
 
     Courier.__call__ = sending  # type: ignore[method-assign]  # what a failpoint does
-    Message.ack = acknowledging
+    Message.ack = acknowledging  # type: ignore[method-assign]  # what a failpoint does
 
 
 def from_environment() -> Points:

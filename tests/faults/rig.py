@@ -14,7 +14,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import psutil
 from faults.checker import Verdict, judge_all
 from faults.points import DIRECTORY, Points
 
@@ -70,6 +69,21 @@ class ArmedSupervisor(Supervisor):
                 super()._add(name, argv, stop_seconds, **env)
 
 
+def _children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+        return [int(word) for word in text.split()]
+    return []
+
+
+def _resident_mebibytes(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) >> 10
+    return 0
+
+
 @dataclass
 class Rig:
     """A running deployment, and the handles on its simulated cloud."""
@@ -107,9 +121,7 @@ class Rig:
         pid = self.pid(name)
         if pid is None:
             return []
-        with contextlib.suppress(psutil.NoSuchProcess):
-            return [child.pid for child in psutil.Process(pid).children()]
-        return []
+        return _children(pid)
 
     def weigh(self) -> None:
         """Note the resident memory of each process, if it is a new peak (MiB)."""
@@ -117,13 +129,11 @@ class Rig:
             pid = self.pid(process.name)
             if pid is None:
                 continue
-            with contextlib.suppress(psutil.NoSuchProcess):
-                main = psutil.Process(pid)
-                for name, one in [(process.name, main)] + [
-                    (f"{process.name} child", child) for child in main.children()
-                ]:
-                    size = one.memory_info().rss >> 20
-                    self.peak[name] = max(size, self.peak.get(name, 0))
+            for name, one in [
+                (process.name, pid),
+                *((f"{process.name} child", c) for c in _children(pid)),
+            ]:
+                self.peak[name] = max(_resident_mebibytes(one), self.peak.get(name, 0))
 
     def unfinished(self) -> int:
         """Boots without an outcome, and changeovers that move."""

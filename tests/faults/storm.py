@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -154,6 +155,6 @@ def _judge_thrash(row: Row, home: Path) -> None:
     row.facts["programs"] = sum(map(len, calls.values()))
     for device, made in calls.items():
         made.sort(key=lambda p: p.start)
-        for first, second in zip(made, made[1:], strict=False):
+        for first, second in pairwise(made):
             if second.start - first.end < DWELL_SECONDS * 0.9:
                 row.fails(f"{device}: {first.function} for {second.start - first.end:.2f} s only")

@@ -19,10 +19,10 @@ from faults.checker import (
     Program,
     Verdict,
     held_by_servers,
-    judge_all,
     judge_boots,
     judge_devices,
     programmed_in_use,
+    programs_of,
     server_notes,
     two_at_once,
 )
@@ -30,17 +30,17 @@ from faults.kills import Recovery
 from faults.points import Points
 from faults.table import Row, render, total
 
-from changeover.models.changeover import Changeover
-from changeover.models.reasons import Reason
+from changeover.models.errors import OutcomeUnknown
+from changeover.models.flavor import Flavor
 from changeover.models.states import ChangeoverState
-from changeover.worker.adapters.clock import SystemClock
-from changeover.worker.adapters.programmer_simulated import SimulatedDriver
 from changeover.worker.carry_out import CarryOut
-from changeover.worker.embedded.placement_service import start_placement
 from changeover.worker.ports.servers import MARKER, REPLACES
-from changeover.worker.simulator.cards import Behaviour, SimulatedCards
+from changeover.worker.simulator.clock import VirtualClock
+from changeover.worker.simulator.fleet import Shape, build_fleet
+from changeover.worker.simulator.placement import MemoryPlacement
+from changeover.worker.simulator.servers import ServersFault, SimulatedServers
 
-CALL = Program("p1", "d1", "aes", 100.0, 110.0, resets=("p2",), token="t1")
+CALL = Program("p1", "d1", "aes", 100.0, 110.0, ("p2",), "t1")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_allocations_that_meet_a_call(held: Held, kinds: list[str]) -> None:
 
 
 def test_two_calls_at_once() -> None:
-    later = replace(CALL, start=105.0, token="t2")
+    later = replace(CALL, start=105.0)
     assert two_at_once([later, CALL])
     assert not two_at_once([CALL, replace(CALL, start=110.0, end=111.0)])
 
@@ -173,7 +173,9 @@ def test_the_table_adds_up() -> None:
 # ---------------------------------------------------------------- guards switched off
 
 
-def test_without_a_fence_it_finds_programming_in_use(tmp_path: Path) -> None:
+def test_without_a_fence_it_finds_programming_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The very steps of the product, with a fence that writes nothing and looks at nothing."""
     from faults import races  # noqa: PLC0415 - it needs Placement installed
 
@@ -194,15 +196,16 @@ def test_without_a_fence_it_finds_programming_in_use(tmp_path: Path) -> None:
         def nothing(*_: object) -> None:
             """The guard, switched off."""
 
-        carry_out._usage_while_idle = lambda p: ground.ambush._inner.usage(p)  # type: ignore[method-assign]
-        carry_out._still_ours = nothing  # type: ignore[method-assign, assignment]
-        carry_out._seen_idle = nothing  # type: ignore[method-assign]
-        carry_out._fence = lambda job: carry_out._move(job, ChangeoverState.PROGRAMMING)  # type: ignore[method-assign]
-        carry_out.steps = {**carry_out.steps, ChangeoverState.FENCING: carry_out._fence}
+        for guard in ("_still_ours", "_seen_idle"):
+            monkeypatch.setattr(carry_out, guard, nothing)
+        carry_out.steps = {
+            **carry_out.steps,
+            ChangeoverState.FENCING: lambda job: carry_out._move(job, ChangeoverState.PROGRAMMING),
+        }
         made = ground.start(device.name)
         carry_out.advance(made)
         cloud = Cloud.of(tmp_path / "catalog.yaml")
-        found = programmed_in_use(races.programs_of(tmp_path / "cards", cloud.devices), held)
+        found = programmed_in_use(programs_of(tmp_path / "cards", cloud.devices), held)
         assert [v.kind for v in found] == ["programmed_in_use"]
         verdict = Verdict()
         judge_devices(
@@ -237,3 +240,45 @@ def test_a_device_that_says_what_it_is_not_is_found(tmp_path: Path) -> None:
         [device] = ground.world.catalog.devices
         ground.cards.program(device.name, "right", "behind", 0.0)
         assert {v.kind for v in ground.verdict().violations} == {"offers_what_it_lacks"}
+
+
+def test_without_its_marker_a_boot_is_doubled(tmp_path: Path) -> None:
+    """A create that was done and not answered, sent again by somebody who does not look first."""
+    clock, placement = VirtualClock(), MemoryPlacement()
+    path = tmp_path / "servers.sqlite"
+    servers = SimulatedServers(path, placement, clock, seed=1)
+    build_fleet(placement, None, servers, Shape(hosts=1, fpga_cards=1, gpus=0, dynamic_cards=0))
+    [taker, *_] = servers.boot("taker", "fpga.aes")
+    [failed] = servers.boot("failed", "fpga.aes")
+    servers.user_delete(taker)
+    server = servers.get(failed)
+    assert server is not None
+    servers.add_flavor(replace_specs(servers.flavor("fpga.aes")))
+    servers.inject(ServersFault.CREATE_DONE)
+    with pytest.raises(OutcomeUnknown):
+        servers.create_like(server, "b.1")
+    assert len(servers.find("b.1", server.project).servers) == 1
+    servers.create_like(server, "b.2")
+    servers.close()
+    verdict = Verdict()
+    judge_boots(verdict, path, {})
+    assert verdict.doubled
+
+
+def replace_specs(flavor: Flavor) -> Flavor:
+    """The same flavor, asking for no device: it fits as often as it is created."""
+    return flavor.model_copy(update={"extra_specs": {}})
+
+
+@pytest.mark.timeout(240)
+def test_without_settling_late_allocations_are_found(mariadb_url: str, tmp_path: Path) -> None:
+    """On Placement's defaults an allocation lands behind a fence that was answered 200."""
+    from faults import races  # noqa: PLC0415 - as above
+
+    fresh = races.fresh_databases(mariadb_url)
+    row = races.run_pair(
+        races.Pair("mariadb", "reserved"), tmp_path, fresh(), races=10**6, settle=0.0,
+        seconds=60.0, expect_late=True, stop_at_late=True,
+    )  # fmt: skip
+    assert row.facts["late"] > 0
+    assert not row.wrong
