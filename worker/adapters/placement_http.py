@@ -115,7 +115,8 @@ class _Answer:
             return form(json.loads(self.body))
         except (_WrongFormError, ValueError, RecursionError) as error:
             start = self.body[:_DETAIL_CHARACTERS].decode(errors="replace")
-            what = f"{self.call}: the answer {self.status} is not of the documented form: {error}"
+            why = str(error)[:_DETAIL_CHARACTERS]
+            what = f"{self.call}: the answer {self.status} is not of the documented form: {why}"
             if self.writes:
                 raise OutcomeUnknown(what, status=self.status, body=start) from error
             raise Garbled(what, status=self.status, body=start) from error
@@ -174,6 +175,10 @@ class HttpPlacement:
             **_ADAPTER,
         )
         return cls(adapter, timeouts=timeouts)
+
+    def close(self) -> None:
+        """Close the connections that are kept; a later call opens new ones."""
+        self._adapter.session.session.close()
 
     # --- reading ----------------------------------------------------------------------------
 

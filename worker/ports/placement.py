@@ -8,8 +8,10 @@ one does not exist. Errors (both adapters, held to one contract test):
 ``NotFound``       no such provider, trait or class
 ``Invalid``        Placement refused the request's form (400)
 ``Unreachable``    no connection was made, or 429/503: nothing was done
-``OutcomeUnknown`` a write was sent and not answered, or answered 500/502/504: it may have worked
-``Garbled``        the answer is not of the documented form
+``OutcomeUnknown`` a write was sent and not answered, or answered 500/502/504, or its success is
+                   not of the documented form: it may have worked
+``Garbled``        the answer to a read is not of the documented form
+``AskOperator``    401, 403, no endpoint, or a Placement that is too old
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ class Placement(Protocol):
         """Providers that could take ``resources`` now and have all traits of ``required``.
 
         ``resources`` counts free capacity, so asking for a device's whole capacity lists the
-        idle ones in one call (``max_unit`` permitting).
+        idle ones in one call (``max_unit`` permitting). Nobody has a trait or class that Placement
+        does not know.
         """
         ...
 
@@ -94,7 +97,10 @@ class PlacementTenant(Placement, Protocol):
         project: str,
         user: str,
     ) -> bool:
-        """Allocate for a new consumer; ``False`` if Placement refuses (409: no capacity)."""
+        """Allocate for a new consumer; ``False`` if Placement refuses (409: no capacity).
+
+        ``Stale`` if the consumer has allocations already, or Placement gave up on a race.
+        """
         ...
 
     def release(self, consumer: str) -> None:
