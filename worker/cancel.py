@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from changeover.models.boot import Boot
+from changeover.models.errors import Refuse
 from changeover.models.reasons import Reason
 from changeover.models.states import BootState, TaskState
 from changeover.models.task import Task
@@ -12,8 +13,12 @@ from changeover.worker.store import Tx
 def cancel_boot(tx: Tx, boot: Boot, reason: Reason, now: float) -> Boot:
     """End a boot that is not being created, and the changeovers that only it wanted.
 
-    Raises :class:`~changeover.models.errors.Reread` if a worker is creating it this moment.
+    Raises :class:`~changeover.models.errors.Refuse` if a create may have been sent: the server
+    that it makes, now or late, must stay somebody's. Raises
+    :class:`~changeover.models.errors.Reread` if a worker is about to create it.
     """
+    if boot.state in {BootState.CREATING, BootState.BUILDING}:
+        raise Refuse(f"boot {boot.id} is {boot.state}: too late to cancel it", boot=boot.id)
     made_by = {p.changeover for p in tx.boots.promises(boot=boot.id) if p.changeover is not None}
     cancelled = tx.boots.move(boot, BootState.CANCELLED, now, reason=reason)
     for changeover_id in sorted(made_by):

@@ -24,6 +24,9 @@ def open_slots(world: World, device: Device) -> None:
     """
     model = world.model(device)
     for _ in range(TRIES):
+        # Placement first: a changeover that begins after its rows were read, or a promise that
+        # is made then, changes the provider too, and the write below is void.
+        state = world.placement.state(device.provider)
         with world.database.read() as tx:
             record = tx.devices.get(device.provider)
             held = sum(p.slots for p in tx.boots.promises(device=device.provider) if p.held_until)
@@ -32,10 +35,11 @@ def open_slots(world: World, device: Device) -> None:
         if record is None or function is None or fenced:
             return
         rc = class_of(function, model)
-        state = world.placement.state(device.provider)
         inventory = state.inventories.get(rc)
         generation = state.generation
-        if inventory is not None and inventory.reserved != held:
+        # Slots that somebody else reserved are theirs: the row knows how many were ours.
+        ours = inventory is not None and inventory.reserved == record.reserved
+        if inventory is not None and ours and inventory.reserved != held:
             opened = {**state.inventories, rc: replace(inventory, reserved=held)}
             try:
                 generation = world.placement.put_inventories(device.provider, generation, opened)
@@ -43,11 +47,8 @@ def open_slots(world: World, device: Device) -> None:
                 continue
             log.info("slots.opened", device=device.name, held=held, slots=inventory.total)
         with world.database.write() as tx:
-            tx.devices.update(
-                device.provider,
-                reserved=held,
-                generation=generation,
-                offered_until=world.clock.now(),
+            tx.devices.learn(
+                record, reserved=held, generation=generation, offered_until=world.clock.now()
             )
         return
     raise Stale(f"{device.name} changes faster than its slots can be opened")

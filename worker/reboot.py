@@ -23,7 +23,7 @@ from changeover.models.reasons import Reason
 from changeover.models.states import BootState
 from changeover.policies.backoff import backoff
 from changeover.worker.holds import open_slots
-from changeover.worker.ports.servers import REPLACED_BY, Server, ServerStatus
+from changeover.worker.ports.servers import MARKER, REPLACED_BY, Server, ServerStatus
 from changeover.worker.queues import BOOT_QUEUE, JUDGE, PLAN_QUEUE, REBOOT
 from changeover.worker.world import World
 
@@ -97,6 +97,12 @@ def _ready(world: World, boot: Boot) -> Boot:
             BootState.CANCELLED,
             Reason("boot.not_failed", f"the server is {failed.status}: somebody saw to it"),
         )
+    owner = _whose(world, boot, failed)
+    if owner is not None:
+        reason = Reason(
+            "boot.absorbed", f"its server is the successor of boot {owner}", {"boot": owner}
+        )
+        return _give_back(world, boot, BootState.CANCELLED, reason)
     with world.database.write() as tx:
         boot = tx.boots.move(
             boot,
@@ -108,6 +114,19 @@ def _ready(world: World, boot: Boot) -> Boot:
         )
         tx.boots.unhold(boot.id)
     return _send(world, boot, failed)
+
+
+def _whose(world: World, boot: Boot, failed: Server) -> str | None:
+    """The boot whose successor the failed server is, going by its marker.
+
+    Its failure may be told long before that boot knows of it, or after it has forgotten it: this
+    is the last look before a second server would be made for one owner's wish.
+    """
+    owner = failed.metadata.get(MARKER, "").partition(".")[0]
+    if not owner or owner == boot.id:
+        return None
+    with world.database.read() as tx:
+        return owner if tx.boots.get(owner) is not None else None
 
 
 def _creating(world: World, boot: Boot) -> Boot:

@@ -11,6 +11,7 @@ from changeover.models.errors import ChangeoverError, NotFound
 from changeover.models.placement import ProviderState, Usage
 from changeover.models.reasons import Reason
 from changeover.policies.offer import class_of, function_seen, slots_of
+from changeover.worker.store.devices import by_provider
 from changeover.worker.world import World
 
 log = structlog.get_logger(__name__)
@@ -32,6 +33,8 @@ def refresh(world: World, devices: Sequence[Device] | None = None) -> int:
     the others.
     """
     wanted = list(world.catalog.devices if devices is None else devices)
+    with world.database.read() as tx:
+        records = by_provider(tx.devices.all())
     answers = world.concurrently(lambda device: _read(world, device), wanted)
     now = world.clock.now()
     with world.database.write() as tx:
@@ -41,8 +44,10 @@ def refresh(world: World, devices: Sequence[Device] | None = None) -> int:
                 trouble = Reason("device.unreadable", answer.message)
                 tx.devices.update(device.provider, trouble=trouble)
                 log.warning("device.unreadable", device=device.name, why=answer.message)
-            elif device.provider not in fenced:
-                tx.devices.update(device.provider, **_facts(world, device, *answer, now))
+            elif device.provider not in fenced and device.provider in records:
+                # What a changeover noted while Placement was being read is newer than this.
+                facts = _facts(world, device, *answer, now)
+                tx.devices.learn(records[device.provider], **facts)
     return sum(not isinstance(answer, ChangeoverError) for answer in answers)
 
 
@@ -70,7 +75,6 @@ def _facts(
         "function": None if function is None else function.name,
         "slots": slots_of(function, model),
         "used": used,
-        "reserved": 0 if inventory is None else inventory.reserved,
         "generation": state.generation,
         "read_at": now,
         "trouble": None,

@@ -112,6 +112,23 @@ class Devices:
             update(DeviceRow).where(DeviceRow.provider == provider).values(**facts)
         )
 
+    def learn(self, record: DeviceRecord, **facts: Any) -> bool:
+        """Record what was read or done, unless somebody who knows better did since ``record``.
+
+        Every write of ours to a provider notes its new generation: a row of another generation
+        than that of ``record`` is news of a later state than the facts can be.
+        """
+        done = self.session.connection.execute(
+            update(DeviceRow)
+            .where(
+                DeviceRow.provider == record.provider,
+                DeviceRow.generation.is_not_distinct_from(record.generation),
+                DeviceRow.function.is_not_distinct_from(record.function),
+            )
+            .values(**facts)
+        )
+        return bool(done.rowcount == 1)
+
     def programmed(self, provider: str) -> None:
         """Count one more program."""
         self.session.connection.execute(
