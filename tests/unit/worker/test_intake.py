@@ -682,7 +682,7 @@ def stored(database: Database) -> Counter[str]:
         return Counter({k: tx.connection.execute(text(q)).scalar_one() for k, q in counts.items()})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @example(["", b"", enveloped(ALL[0])])
 @given(st.lists(mutated() | st.binary(max_size=50) | st.text(max_size=50), min_size=1, max_size=4))
 def test_nothing_escapes_and_each_message_has_one_outcome(
