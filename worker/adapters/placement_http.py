@@ -123,7 +123,10 @@ class _Answer:
 
 
 class HttpPlacement:
-    """``PlacementTenant`` on a real Placement. Safe to call from several threads at once."""
+    """``PlacementTenant`` on a real Placement. Safe to call from several threads at once.
+
+    Connections are kept: make one in each process, after it was forked.
+    """
 
     def __init__(self, adapter: ka_adapter.Adapter, *, timeouts: Timeouts | None = None) -> None:
         self._adapter = adapter
