@@ -373,6 +373,18 @@ def test_the_successors_fate_is_looked_at(database: Database, intake: Intake) ->
     assert len(boots(database)) == 2
 
 
+@pytest.mark.parametrize("state", [BootState.WAITING, BootState.READY, BootState.BUILDING])
+def test_that_a_successor_is_deleted_does_not_cancel_the_boot(
+    database: Database, intake: Intake, state: BootState
+) -> None:
+    """Changeover itself deletes those that failed; and whose it was is looked at before that."""
+    boot = put(database, state, successor=str(uuid4()), wake_at=NOW)
+    accepted = intake.accept(json.dumps(about("delete", boot.successor or "")), "test")
+    assert accepted == Accepted("woke", boot.id)
+    with database.read() as tx:
+        assert tx.boots.get(boot.id) == boot
+
+
 def test_a_server_of_somebody_elses_is_ignored(database: Database, intake: Intake) -> None:
     assert intake.accept(json.dumps(about("create", str(uuid4()))), "test").outcome == "ignored"
     with database.read() as tx:
