@@ -8,7 +8,7 @@ from outside at any moment.
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +23,13 @@ from changeover.models.errors import ChangeoverError
 from changeover.models.states import CHANGEOVER_MOVING
 from changeover.worker.simulator.cards import Behaviour
 
-AT_ONCE = 6
-ARMED_SECONDS = 2.5
-"""How long points wait for somebody to come by, before others are armed."""
+AGAIN = 4
+"""Of the points at which somebody died already, so many are armed again, least visited first."""
+
+ARMED_SECONDS = 4.0
+DEATHS_A_ROUND = 6
+BREATH_SECONDS = 1.0
+"""How long points wait for somebody to come by; how many may die; how long all may go on then."""
 
 OUTSIDE = 0.15
 """How often, between two rounds of arming, a process is killed wherever it is."""
@@ -132,20 +136,25 @@ def _kill_all_over(rig: Rig, kills: int, until: float, seed: int) -> tuple[Recov
     chance = Random(seed)  # noqa: S311 - a reproducible choice
     recovery, outside = Recovery(rig), 0
     time.sleep(3.0)  # until the load has made most points known
-    tried: dict[str, float] = defaultdict(float)
+    hit = Counter[str]()
     while recovery.seen < kills and time.monotonic() < until:
         seen = rig.points.all_seen()
         chance.shuffle(seen)
-        for point in sorted(seen, key=lambda p: tried[p])[:AT_ONCE]:
-            tried[point] += 1
-            rig.points.arm(point, chance.choice(("self", "self", "self", "all")))
+        seen.sort(key=lambda point: hit[point])
+        fresh = [point for point in seen if not hit[point]]
+        # Who dies at every door never gets into the rooms: few of those that were hit before.
+        for point in {*fresh, *seen[len(fresh) : len(fresh) + AGAIN]}:
+            rig.points.arm(point, chance.choice(("self",) * 5 + ("all",)))
         before, armed_at = recovery.seen, time.monotonic()
-        while time.monotonic() - armed_at < ARMED_SECONDS and recovery.seen < before + AT_ONCE:
+        while (
+            time.monotonic() - armed_at < ARMED_SECONDS and recovery.seen < before + DEATHS_A_ROUND
+        ):
             time.sleep(0.05)
             with suppress(ChangeoverError):
                 recovery.look()
-        for point in rig.points.disarm():
-            tried[point] -= 0.5  # nobody came by: it is due again before those that were hit
+        rig.points.disarm()
+        hit = Counter(note["point"] for note in rig.points.killed())
+        time.sleep(BREATH_SECONDS)
         if chance.random() < OUTSIDE:
             outside += rig.kill(chance.choice(("beat", "listener", "worker0", "worker1")))
         release(rig)
