@@ -30,6 +30,7 @@ class Shape:
     functions: int
     classes: int
     units: int = 4
+    slots: tuple[int, ...] = (1, 1, 2, 4, 8)
     gangs: float = 0.15
     budgets: float = 0.5
     restricted: float = 0.5
@@ -45,21 +46,21 @@ def mixed(seed: int, most: int = 300) -> Shape:
     return Shape(
         devices=devices,
         functions=max(4, devices // 10),
-        classes=max(4, int(devices * rng.uniform(0.08, 0.3))),
-        units=rng.choice((2, 3, 4)),
+        classes=max(4, int(devices * rng.uniform(0.05, 0.25))),
+        units=rng.choice((1, 2, 3)),
+        gangs=rng.choice((0.0, 0.1, 0.2)),
+        slots=rng.choice(((1,), (1, 2), (1, 1, 2, 4), (1, 1, 2, 4, 8))),
     )
 
 
 def cloud(seed: int, shape: Shape) -> PlanInputs:
     """One generated batch."""
     rng = random.Random(seed)  # noqa: S311 - repeatable inputs, no secret
-    functions = tuple(_function(rng, k) for k in range(shape.functions))
+    functions = tuple(_function(rng, k, shape.slots) for k in range(shape.functions))
     hosts = [f"host-{k:05}" for k in range(max(1, shape.devices // rng.choice((2, 4, 4, 8))))]
     devices = tuple(_device(rng, k, hosts, functions) for k in range(shape.devices))
     fitting = {f.name: [d for d in devices[:2000] if d.model in f.fits] for f in functions}
-    demands = tuple(
-        _demand(rng, k, shape, hosts, functions, fitting) for k in range(shape.classes)
-    )
+    demands = tuple(_demand(rng, k, shape, hosts, functions, fitting) for k in range(shape.classes))
     return PlanInputs(
         now=0.0,
         seed=seed,
@@ -75,12 +76,12 @@ def cloud(seed: int, shape: Shape) -> PlanInputs:
     )
 
 
-def _function(rng: random.Random, k: int) -> FunctionView:
+def _function(rng: random.Random, k: int, slots: tuple[int, ...]) -> FunctionView:
     models = rng.sample(MODELS, rng.choice((1, 1, 2, 3)))
     stopped = Reason("function.stopped", "Its artifact fails.") if rng.random() < 0.04 else None
     return FunctionView(
         name=f"function-{k:04}",
-        fits={model: rng.choice((1, 1, 2, 4, 8)) for model in models},
+        fits={model: rng.choice(slots) for model in models},
         seconds=rng.choice((5.0, 30.0, 60.0, 180.0)),
         stopped=stopped,
     )

@@ -14,7 +14,7 @@ from time import perf_counter
 
 from ortools.sat.python import cp_model
 
-from changeover.models.planning import DemandClass, PlanInputs
+from changeover.models.planning import DemandClass, DeviceView, PlanInputs
 from changeover.policies.problem import LOW
 
 SCALE = 1_000_000
@@ -138,47 +138,47 @@ class _Model:
         self._value(demand, {host: sum(units) for host, units in at.items()})
 
     def _units(self, demand: DemandClass) -> None:
-        parts: list[dict[str, list[cp_model.IntVar]]] = []
-        for k, need in enumerate(demand.needs):
-            at: dict[str, list[cp_model.IntVar]] = defaultdict(list)
-            for device in self.inputs.devices:
-                if demand.devices is not None and device.uuid not in demand.devices:
-                    continue
-                if demand.hosts is not None and not demand.hosts.get(device.host, 0):
-                    continue
-                for name in need.functions:
-                    slots = 0
-                    if (device.uuid, name) in self.programs:
-                        slots = self.catalog[name].fits[device.model]
-                    elif self._offers(device.uuid) == name:
-                        slots = device.free
-                    most = min(slots // need.slots, len(demand.weights))
-                    if most:
-                        count = self.model.new_int_var(0, most, "")
-                        self.named[demand.key, k, device.uuid, name] = count
-                        at[device.host].append(count)
-                        self.on[device.uuid, name].append(need.slots * count)
-                        if (device.uuid, name) in self.programs:
-                            # Implied by the slots, but the solver's bound is far better with it.
-                            self.model.add(count <= most * self.programs[device.uuid, name])
-                        if (device.uuid, name) not in self.programs and demand.kind not in LOW:
-                            self.used[name].append(need.slots * count)
-            parts.append(at)
+        parts = [self._parts(demand, k) for k in range(len(demand.needs))]
         units: dict[str, cp_model.LinearExprT] = {}
-        for host in parts[0]:
+        for host in {host: None for at in parts for host in at}:
             if len(parts) == 1:
                 units[host] = sum(parts[0][host])
-            elif all(host in at for at in parts):
-                count = self.model.new_int_var(0, len(demand.weights), "")
-                for at in parts:
-                    self.model.add(sum(at[host]) == count)
-                units[host] = count
-        for at in parts:
-            for host, counts in at.items():
-                if host not in units:
-                    for count in counts:
-                        self.model.add(count == 0)
+                continue
+            # Any parts of equal units on one host can be paired off: counting them is enough.
+            count = self.model.new_int_var(0, len(demand.weights), "")
+            units[host] = count
+            for at in parts:
+                self.model.add(sum(at.get(host, ())) == count)
         self._value(demand, units)
+
+    def _parts(self, demand: DemandClass, k: int) -> dict[str, list[cp_model.IntVar]]:
+        """For each host, how many units have their need ``k`` served by each of its devices."""
+        at: dict[str, list[cp_model.IntVar]] = defaultdict(list)
+        need = demand.needs[k]
+        for device in self.inputs.devices:
+            if demand.devices is not None and device.uuid not in demand.devices:
+                continue
+            if demand.hosts is not None and not demand.hosts.get(device.host, 0):
+                continue
+            for name in need.functions:
+                most = min(self._slots(device, name) // need.slots, len(demand.weights))
+                if not most:
+                    continue
+                count = self.model.new_int_var(0, most, "")
+                self.named[demand.key, k, device.uuid, name] = count
+                at[device.host].append(count)
+                self.on[device.uuid, name].append(need.slots * count)
+                if (device.uuid, name) in self.programs:
+                    # Implied by the slots, but the solver's bound is far better with it.
+                    self.model.add(count <= most * self.programs[device.uuid, name])
+                elif demand.kind not in LOW:
+                    self.used[name].append(need.slots * count)
+        return at
+
+    def _slots(self, device: DeviceView, name: str) -> int:
+        if (device.uuid, name) in self.programs:
+            return self.catalog[name].fits[device.model]
+        return device.free if self._offers(device.uuid) == name else 0
 
     def _value(self, demand: DemandClass, units: dict[str, cp_model.LinearExprT]) -> None:
         if demand.hosts is not None:
@@ -238,7 +238,7 @@ class _Model:
         for name, loads in gone.items():
             self._loss(name, sum(loads))
 
-    def _loss(self, name: str, gone: cp_model.LinearExprT) -> None:
+    def _loss(self, name: str, gone: cp_model.LinearExpr | int) -> None:
         kept = self.inputs.keep.get(name)
         if kept is None:
             self.objective.append(-_scaled(self.inputs.weights.lost_slot) * gone)
