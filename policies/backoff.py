@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from zlib import crc32
+
 
 def backoff(failures: int, *, first: float, most: float, jitter: float) -> float:
     """Seconds until try ``failures + 1``: doubling from ``first`` up to ``most``.
@@ -11,3 +13,8 @@ def backoff(failures: int, *, first: float, most: float, jitter: float) -> float
     """
     whole = min(most, first * 2.0 ** max(0, min(failures - 1, 32)))
     return whole * (1.0 - 0.5 * jitter)
+
+
+def jitter_of(key: str) -> float:
+    """A jitter in [0, 1) that differs by ``key`` and repeats in every process."""
+    return (crc32(key.encode()) % 1000) / 1000.0

@@ -27,6 +27,8 @@ class Ledger:
     promises: Sequence[BootPromise]
     stopped: Mapping[str, Reason]
     fenced: frozenset[str]
+    released: frozenset[str]
+    """Devices that an operator released from quarantine: closed, and as good as empty."""
     started_last_hour: int
     paused: str | None
 
@@ -49,9 +51,20 @@ def read_ledger(world: World, now: float) -> Ledger:
             promises=tx.boots.promises(),
             stopped=tx.functions.stopped(),
             fenced=frozenset(fence.provider for fence in tx.fences.all()),
+            released=_released(world, tx.changeovers.last_ends()),
             started_last_hour=tx.changeovers.started_since(now - 3600.0),
             paused=str(paused["why"]) if paused and paused.get("on") else None,
         )
+
+
+def _released(world: World, ends: Mapping[str, tuple[float, ChangeoverState]]) -> frozenset[str]:
+    """Released devices, with all that their changeovers had fenced, until one is published."""
+    released = set()
+    for device in world.catalog.devices if ends else ():
+        group = [ends[d.provider] for d in world.reset_with(device) if d.provider in ends]
+        if group and max(group)[1] is ChangeoverState.RELEASED:
+            released.add(device.provider)
+    return frozenset(released)
 
 
 class Capacity:
@@ -64,6 +77,8 @@ class Capacity:
         self.idle = self._list_idle()
 
     def _function(self, device: Device) -> Function | None:
+        if device.provider in self.ledger.released:
+            return None
         record = self.ledger.records.get(device.provider)
         return self.world.catalog.functions.get(record.function or "") if record else None
 
@@ -118,6 +133,7 @@ class Capacity:
     def _view(self, device: Device, free: int) -> DeviceView:
         record = self.ledger.records.get(device.provider)
         model = self.world.model(device)
+        function = self._function(device)
         live = self.ledger.live.get(device.provider)
         changed_at = (record and record.changed_at) or 0.0
         becoming: str | None = None
@@ -126,16 +142,16 @@ class Capacity:
             free = 0
             if live.state in CHANGEOVER_MOVING and live.state is not ChangeoverState.UNFENCING:
                 becoming = live.to_function
-                function = self.world.catalog.functions.get(becoming)
-                free = slots_of(function, model) - self.ledger.promised[device.provider]
-                ready_in = 0.0 if function is None else function.seconds
+                to = self.world.catalog.functions.get(becoming)
+                free = slots_of(to, model) - self.ledger.promised[device.provider]
+                ready_in = 0.0 if to is None else to.seconds
         return DeviceView(
             uuid=device.provider,
             name=device.name,
             host=device.host,
             model=device.model,
             mode=model.mode,
-            function=record.function if record else None,
+            function=function.name if function is not None else None,
             free=max(0, free),
             becoming=becoming,
             ready_in=ready_in,
@@ -165,6 +181,10 @@ class Capacity:
                     "device.card_changing", f"{other.name} on the same card is being programmed"
                 )
             if slots_of(self._function(other), self.world.model(other)) == 0:
+                continue
+            if other.provider in self.ledger.released:
+                # Closed, so that no list of free capacity has it: the fence will see whether it
+                # is in use.
                 continue
             if other.provider not in self.idle:
                 also = "" if mine else f", and programming {device.name} resets it"

@@ -29,17 +29,18 @@ from changeover.models.errors import (
 from changeover.models.placement import ProviderState, Usage
 from changeover.models.reasons import Reason
 from changeover.models.states import CHANGEOVER_MOVING, BootState, ChangeoverState, TaskState
-from changeover.policies.backoff import backoff
+from changeover.policies.backoff import backoff, jitter_of
 from changeover.policies.offer import (
     class_of,
     fenced,
     function_seen,
     is_fenced,
     offered,
+    own_classes,
     slots_of,
     traits_with,
 )
-from changeover.worker.holds import open_slots
+from changeover.worker.holds import close, open_slots
 from changeover.worker.ports.programmer import Outcome, ProgramResult
 from changeover.worker.queues import ADVANCE, ADVANCE_QUEUE, BOOT_QUEUE, JUDGE, PLAN_QUEUE, REBOOT
 from changeover.worker.store import Tx
@@ -114,6 +115,10 @@ class CarryOut:
                 changeover_id, world.owner, world.clock.now(), world.settings.lease_seconds
             )
             if changeover is None:
+                there = tx.changeovers.get(changeover_id)
+                if there is None or there.state not in CHANGEOVER_MOVING:
+                    # A hint for what is over would be sent again for ever.
+                    tx.hints.take(ADVANCE, changeover_id)
                 return None
             tx.hints.take(ADVANCE, changeover_id)
         with structlog.contextvars.bound_contextvars(
@@ -180,7 +185,7 @@ class CarryOut:
             failures,
             first=FIRST_RETRY,
             most=MOST_RETRY,
-            jitter=(hash((changeover.id, failures)) % 1000) / 1000.0,
+            jitter=jitter_of(f"{changeover.id}.{failures}"),
         )
         log.warning(
             "changeover.step_failed",
@@ -260,12 +265,19 @@ class CarryOut:
             state = world.placement.state(fence.provider)
             if state.generation != usage.generation:
                 continue
-            if fence.before is None:
+            is_closed = is_fenced(state.inventories, model, world.catalog)
+            if fence.before is None or not (is_closed or fence.before == state):
+                # Also what others wrote since it was journaled first: that is to be put back.
                 fence = replace(fence, before=state)
                 with world.database.write() as tx:
                     tx.fences.journal(fence)
-            if is_fenced(state.inventories, model, world.catalog):
-                return self._found_closed(fence, state)
+            if is_closed:
+                if fence.fenced_at is not None:
+                    return fence
+                if not own_classes(model, world.catalog).intersection(state.inventories):
+                    return self._found_closed(fence, state)
+                # Closed by its reserved slots, which somebody may be about to open: the write
+                # below makes a new generation, and whoever decided on the old one finds out.
             closed = fenced(state.inventories, model, world.catalog, device.owner)
             try:
                 generation = world.placement.put_inventories(
@@ -283,19 +295,22 @@ class CarryOut:
         )
 
     def _found_closed(self, fence: Fence, state: ProviderState) -> Fence:
-        """It is closed already: by this changeover before a crash, or since it was emptied."""
-        if fence.fenced_at is not None:
-            return fence
-        before = fence.before
+        """It offers nothing already: it needs no fence, and no settling if that is known for long.
+
+        Known is what was read or written at this very generation. Whatever changed it since may
+        have closed it a moment ago, with allocations still to land.
+        """
         with self.world.database.read() as tx:
             record = tx.devices.get(fence.provider)
-        now = self.world.clock.now()
-        was_open = before is not None and before.generation != state.generation
-        if record is not None and record.offered_until is not None:
-            was_open = was_open or now - record.offered_until < self.world.settings.settle_seconds
-        if was_open:
-            return self._fenced_now(fence, state.generation)
-        return fence
+        since = self.world.clock.now() - self.world.settings.settle_seconds
+        if (
+            record is not None
+            and record.read_at is not None
+            and record.generation == state.generation
+            and (record.offered_until is None or record.offered_until <= since)
+        ):
+            return fence
+        return self._fenced_now(fence, state.generation)
 
     def _fenced_now(self, fence: Fence, generation: int) -> Fence:
         now = self.world.clock.now()
@@ -320,6 +335,9 @@ class CarryOut:
         """Send one call to the driver, unless an earlier one may still be at work."""
         if job.changeover.sent_at is not None:
             return self._after_unknown(job)
+        if job.changeover.tries >= self.world.settings.program_tries:
+            # Whoever counted the last failure was killed before it could say so.
+            return self._quarantine(job, job.changeover.reason)
         try:
             self._stop_if_cancelled(job)
             self._still_ours(job)
@@ -445,6 +463,8 @@ class CarryOut:
     def _verify(self, job: Job) -> Changeover:
         """Read the device back, and its allocations once more."""
         reading = self.world.programmer(job.device).read(job.device)
+        if reading.busy:
+            raise Busy(f"a call is still at work on {job.device.name}", device=job.device.name)
         if reading.readable and reading.function is not None:
             if reading.function != job.function.name:
                 return self._quarantine(
@@ -475,19 +495,21 @@ class CarryOut:
         """
         world = self.world
         provider = job.device.provider
-        state = world.placement.state(provider)
+        for other in self._fences(job):
+            if close(world, world.device(other.provider)):
+                log.error("fence.was_lifted", provider=other.provider)
+        # Where somebody had opened it, whoever took it counts on what it was.
+        self._seen_idle(job)
         for other in self._fences(job):
             if other.provider != provider:
                 self._empty_sibling(world.device(other.provider))
+        state = world.placement.state(provider)
         traits = traits_with(state.traits, job.function, job.model, world.catalog)
         generation = state.generation
         if traits != state.traits:
             world.placement.ensure_traits(traits - state.traits)
             generation = world.placement.put_traits(provider, generation, traits)
         slots = slots_of(job.function, job.model)
-        if not is_fenced(state.inventories, job.model, world.catalog):
-            # Somebody opened it; if it was taken meanwhile, nobody may count on what it does.
-            self._seen_idle(job)
         world.placement.ensure_resource_classes([class_of(job.function, job.model)])
         inventories = offered(
             state.inventories, job.function, job.model, world.catalog, reserved=slots
@@ -497,7 +519,11 @@ class CarryOut:
         return self._done(job, generation)
 
     def _empty_sibling(self, device: Device) -> None:
-        """What shared the card was reset with it: it has no function any more."""
+        """What shared the card was reset with it: it has no function any more.
+
+        It stays closed until the changeover is done: whoever took it before then would look like
+        a late allocation.
+        """
         world = self.world
         model = world.model(device)
         state = world.placement.state(device.provider)
@@ -505,11 +531,19 @@ class CarryOut:
         generation = state.generation
         if traits != state.traits:
             generation = world.placement.put_traits(device.provider, generation, traits)
-        inventories = offered(state.inventories, None, model, world.catalog, reserved=0)
+        slots = slots_of(None, model)
+        inventories = offered(state.inventories, None, model, world.catalog, reserved=slots)
         if dict(inventories) != dict(state.inventories):
-            world.placement.put_inventories(device.provider, generation, inventories)
+            generation = world.placement.put_inventories(device.provider, generation, inventories)
         with world.database.write() as tx:
-            tx.devices.update(device.provider, function=None, slots=slots_of(None, model), used=0)
+            tx.devices.update(
+                device.provider,
+                function=None,
+                slots=slots,
+                used=0,
+                reserved=slots,
+                generation=generation,
+            )
 
     def _done(self, job: Job, generation: int) -> Changeover:
         """Published: the boots that it was for are ready, a task has one device more."""
@@ -548,9 +582,17 @@ class CarryOut:
             if tx.boots.wake(now):
                 tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)
             served = tx.boots.promises(changeover=done.id)
-        if not served:
-            open_slots(world, job.device)
+        for device in world.reset_with(job.device):
+            if device.provider != job.device.provider or not served:
+                self._open(device)
         return done
+
+    def _open(self, device: Device) -> None:
+        """Open what nobody is promised; where that fails now, the sweep comes back to it."""
+        try:
+            open_slots(self.world, device)
+        except ChangeoverError as exc:
+            log.warning("slots.still_held", device=device.name, why=exc.message)
 
     def _wake_served(self, tx: Tx, done: Changeover, now: float) -> None:
         """A boot is ready when every changeover that it waits for is done."""
@@ -601,17 +643,17 @@ class CarryOut:
                 if inv.capacity > 0
                 and (rc not in state.inventories or state.inventories[rc].capacity <= 0)
             }
+            # Written even if nothing is missing: the write of a worker that was paused before it
+            # fenced is void from here on. It would close the device with no row to say why.
+            generation = world.placement.put_inventories(
+                fence.provider, state.generation, {**state.inventories, **own}
+            )
+            facts: dict[str, object] = {"generation": generation}
             if own:
-                generation = world.placement.put_inventories(
-                    fence.provider, state.generation, {**state.inventories, **own}
-                )
-                with world.database.write() as tx:
-                    tx.devices.update(
-                        fence.provider,
-                        generation=generation,
-                        function=None if function is None else function.name,
-                        offered_until=world.clock.now(),
-                    )
+                facts["function"] = None if function is None else function.name
+                facts["offered_until"] = world.clock.now()
+            with world.database.write() as tx:
+                tx.devices.update(fence.provider, **facts)
         return self._abandon(job, job.changeover.reason)
 
     def _abandon(self, job: Job, reason: Reason) -> Changeover:
@@ -624,6 +666,12 @@ class CarryOut:
 
     def _quarantine(self, job: Job, reason: Reason) -> Changeover:
         log.error("changeover.quarantined", why=reason.text, **dict(reason.facts))
+        for fence in self._fences(job):
+            try:
+                close(self.world, self.world.device(fence.provider))
+            except ChangeoverError as exc:
+                # The sweep looks after the fences of all that is quarantined.
+                log.warning("fence.not_closed", provider=fence.provider, why=exc.message)
         with self.world.database.write() as tx:
             now = self.world.clock.now()
             quarantined = tx.changeovers.move(job.changeover, _S.QUARANTINED, now, reason=reason)

@@ -8,7 +8,7 @@ import structlog
 
 from changeover.models.catalog import Device
 from changeover.models.errors import Stale
-from changeover.policies.offer import class_of
+from changeover.policies.offer import class_of, fenced, is_fenced
 from changeover.worker.world import World
 
 log = structlog.get_logger(__name__)
@@ -30,11 +30,11 @@ def open_slots(world: World, device: Device) -> None:
         with world.database.read() as tx:
             record = tx.devices.get(device.provider)
             held = sum(p.slots for p in tx.boots.promises(device=device.provider) if p.held_until)
-            fenced = any(f.provider == device.provider for f in tx.fences.all())
+            held_back = any(f.provider == device.provider for f in tx.fences.all())
         function = world.catalog.functions.get(record.function or "") if record else None
-        if record is None or function is None or fenced:
+        rc = model.resource_class if function is None else class_of(function, model)
+        if record is None or rc is None or held_back:
             return
-        rc = class_of(function, model)
         inventory = state.inventories.get(rc)
         generation = state.generation
         # Slots that somebody else reserved are theirs: the row knows how many were ours.
@@ -52,3 +52,17 @@ def open_slots(world: World, device: Device) -> None:
             )
         return
     raise Stale(f"{device.name} changes faster than its slots can be opened")
+
+
+def close(world: World, device: Device) -> bool:
+    """Close a device again that somebody else opened behind a fence; whether it was open.
+
+    All slots are reserved: Placement accepts that even where some of them are in use by now.
+    """
+    model = world.model(device)
+    state = world.placement.state(device.provider)
+    if is_fenced(state.inventories, model, world.catalog):
+        return False
+    closed = fenced(state.inventories, model, world.catalog, "nova")
+    world.placement.put_inventories(device.provider, state.generation, closed)
+    return True

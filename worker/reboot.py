@@ -21,7 +21,7 @@ from changeover.models.errors import (
 )
 from changeover.models.reasons import Reason
 from changeover.models.states import BootState
-from changeover.policies.backoff import backoff
+from changeover.policies.backoff import backoff, jitter_of
 from changeover.worker.holds import open_slots
 from changeover.worker.ports.servers import MARKER, REPLACED_BY, Server, ServerStatus
 from changeover.worker.queues import BOOT_QUEUE, JUDGE, PLAN_QUEUE, REBOOT
@@ -74,7 +74,7 @@ def _later(world: World, boot_id: str, exc: ChangeoverError) -> None:
             1 + int((now - boot.failed_at) // MOST_RETRY),
             first=FIRST_RETRY,
             most=MOST_RETRY,
-            jitter=(hash(boot_id) % 1000) / 1000.0,
+            jitter=jitter_of(boot_id),
         )
         tx.boots.postpone(boot, now + wait, Reason("boot.retrying", exc.message))
         tx.hints.add(REBOOT, boot_id, queue=BOOT_QUEUE, now=now, due_at=now + wait)

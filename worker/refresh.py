@@ -47,7 +47,11 @@ def refresh(world: World, devices: Sequence[Device] | None = None) -> int:
             elif device.provider not in fenced and device.provider in records:
                 # What a changeover noted while Placement was being read is newer than this.
                 facts = _facts(world, device, *answer, now)
-                tx.devices.learn(records[device.provider], **facts)
+                record = records[device.provider]
+                if record.read_at is None or record.generation != facts["generation"]:
+                    # Closed as it may be now: until when it was open, nobody knows.
+                    facts["offered_until"] = now
+                tx.devices.learn(record, **facts)
     return sum(not isinstance(answer, ChangeoverError) for answer in answers)
 
 

@@ -8,8 +8,8 @@ import structlog
 
 from changeover.models.errors import ChangeoverError, Reread
 from changeover.models.reasons import Reason
-from changeover.models.states import CHANGEOVER_MOVING, BootState
-from changeover.worker.holds import open_slots
+from changeover.models.states import CHANGEOVER_MOVING, BootState, ChangeoverState
+from changeover.worker.holds import close, open_slots
 from changeover.worker.intake import Intake
 from changeover.worker.queues import (
     ADVANCE,
@@ -54,6 +54,7 @@ def sweep(world: World) -> dict[str, int]:
         found["plans_expired"] = tx.plans.expire(now - PLAN_LIFETIME, now)
         ajar = tx.devices.ajar()
         due = tx.leases.due("refresh", now, world.settings.refresh_seconds)
+        quarantined = _quarantined(tx) if due else []
         unread = {r.provider for r in tx.devices.all() if r.read_at is None or r.trouble}
     for provider in ajar:
         try:
@@ -61,12 +62,30 @@ def sweep(world: World) -> dict[str, int]:
         except ChangeoverError as exc:
             log.warning("slots.still_held", device=provider, why=exc.message)
     found["opened"] = len(ajar)
+    found["closed"] = _keep_closed(world, quarantined)
     found["untold"] = _untold(world)
     wanted = [d for d in world.catalog.devices if due or d.provider in unread]
     found["read"] = refresh(world, wanted) if wanted else 0
     if any(found.values()):
         log.info("sweep.found", **{k: v for k, v in found.items() if v})
     return found
+
+
+def _quarantined(tx: Tx) -> list[str]:
+    """The providers of all that is quarantined."""
+    live = [c for c in tx.changeovers.live() if c.state is ChangeoverState.QUARANTINED]
+    return [fence.provider for c in live for fence in tx.fences.of(c.id)]
+
+
+def _keep_closed(world: World, providers: list[str]) -> int:
+    """Nobody knows what quarantined devices do: one that somebody else opened is closed again."""
+    closed = 0
+    for provider in providers:
+        try:
+            closed += close(world, world.device(provider))
+        except ChangeoverError as exc:
+            log.warning("fence.not_closed", provider=provider, why=exc.message)
+    return closed
 
 
 def _untold(world: World) -> int:

@@ -100,6 +100,24 @@ class Changeovers:
             or_(ChangeoverRow.lease_owner.is_(None), ChangeoverRow.lease_until < now),
         )
 
+    def last_ends(self) -> dict[str, tuple[float, ChangeoverState]]:
+        """Device -> when it was last published or released, and which of the two."""
+        ends = (ChangeoverState.RELEASED, ChangeoverState.DONE)
+        rows = self.session.rows(
+            select(
+                ChangeoverRow.device,
+                ChangeoverRow.state,
+                func.max(ChangeoverRow.finished_at).label("at"),
+            )
+            .where(ChangeoverRow.state.in_(ends))
+            .group_by(ChangeoverRow.device, ChangeoverRow.state)
+        )
+        last: dict[str, tuple[float, ChangeoverState]] = {}
+        for row in rows:
+            end = (float(row["at"]), row["state"])
+            last[row["device"]] = max(end, last.get(row["device"], end))
+        return last
+
     def counts(self) -> dict[ChangeoverState, int]:
         """How many changeovers are in each state."""
         rows = self.session.rows(
