@@ -417,6 +417,35 @@ def plan_replay(plan_id: PlanId, *, json: Json = False) -> None:
 
 
 @app.command()
+def backtest(
+    *,
+    events: Annotated[Path, typer.Option(help="Recorded boots: CSV, may be gzipped.")],
+    fleet: Annotated[Path, typer.Option(help="Devices and the slots that each yields: CSV.")],
+    program_seconds: Annotated[float, typer.Option(help="Seconds to program a device.", min=0.0)],
+    patience: Annotated[float, typer.Option(help="Seconds that a boot waits at most.", min=0.001)],
+    policy: Annotated[
+        str, typer.Option(help="static, reactive, newsvendor or default.")
+    ] = "default",
+    seed: Annotated[int, typer.Option(help="For policies that use chance.")] = 0,
+    journal: Annotated[Path | None, typer.Option(help="Write what was done: JSON lines.")] = None,
+    json: Json = False,
+) -> None:
+    """Try a policy in virtual time on a recorded workload."""
+    from changeover.console import backtest as run
+
+    run.backtest(
+        Output(json),
+        events=events,
+        fleet=fleet,
+        program_seconds=program_seconds,
+        patience=patience,
+        policy=policy,
+        seed=seed,
+        journal=journal,
+    )
+
+
+@app.command()
 def rank(
     file: Annotated[
         Path | None, typer.Argument(help="Candidates as JSON; - or nothing: standard input.")

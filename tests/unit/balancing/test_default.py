@@ -1,0 +1,55 @@
+"""The default policy keeps its budget, and its shadow is the reference."""
+
+from __future__ import annotations
+
+import pytest
+from unit.balancing.backtest_support import example, run
+
+from changeover.policies.backtest.score import score
+from changeover.policies.balancing.default import DefaultKnobs, DefaultPolicy
+from changeover.policies.balancing.fleet import FleetState, News
+from changeover.policies.balancing.policy import Decision
+from changeover.policies.balancing.reactive import Reactive
+from changeover.policies.balancing.shadow import Shadow
+from changeover.policies.balancing.synthetic import SyntheticWorkload, generate
+
+
+class Beside:
+    """The reference with its own shadow, to compare their counts at every step."""
+
+    def __init__(self, fleet: FleetState, patience: float, seed: int) -> None:
+        self.policy = Reactive(fleet, patience, seed)
+        self.shadow = Shadow(fleet, patience)
+        self.programs = 0
+
+    def decide(self, now: float, fleet: FleetState, news: News) -> Decision:
+        self.shadow.follow(now, news)
+        decision = self.policy.decide(now, fleet, news)
+        self.programs += len(decision.programs)
+        assert self.programs == self.shadow.programs
+        return decision
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_shadow_of_the_reference_is_the_reference(seed: int) -> None:
+    boots, fleet = generate(SyntheticWorkload(days=1, devices=6, gang=0.2, residents=0), seed)
+    run(boots, fleet, Beside, 10.0, 600.0)
+
+
+@pytest.mark.parametrize("cell", [(10.0, 60.0), (120.0, 600.0)])
+def test_programs_stay_within_the_budget(cell: tuple[float, float]) -> None:
+    boots, fleet = example()
+    programs = {}
+    for make in (Reactive, DefaultPolicy):
+        journal = run(boots, fleet, make, *cell).journal
+        programs[make.__name__] = score(boots, journal, cell[1]).programs
+    assert programs["DefaultPolicy"] <= 2 * programs["Reactive"] + DefaultKnobs().allowance
+
+
+def test_it_loses_less_than_the_reference_on_the_example() -> None:
+    boots, fleet = example()
+    loss = [
+        score(boots, run(boots, fleet, make).journal, 60.0).loss
+        for make in (DefaultPolicy, Reactive)
+    ]
+    assert loss[0] < loss[1]

@@ -1,0 +1,79 @@
+"""The history forgets as told, stays bounded, and survives a round trip through JSON."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+import pytest
+
+from changeover.policies.balancing.history import DAY, DemandHistory
+
+
+def fed(count: int = 400, seed: int = 3) -> DemandHistory:
+    chance = random.Random(seed)
+    history = DemandHistory(["a", "b", "c"], program_seconds=10.0)
+    now = 50.0
+    for _ in range(count):
+        now += chance.expovariate(1 / 900)
+        history.observe(now, chance.choice([0, 0, 1]), chance.choice([1, 1, 2]))
+    history.learn()
+    return history
+
+
+def test_round_trip_through_json() -> None:
+    history = fed()
+    other = DemandHistory(["a", "b", "c"], program_seconds=10.0)
+    other.restore(json.loads(json.dumps(history.to_dict())))
+    assert other.to_dict() == history.to_dict()
+    for each in (history, other):
+        each.advance(each.now + 5000)
+    assert np.array_equal(other.evidence(3600), history.evidence(3600))
+
+
+def test_functions_are_found_again_by_name() -> None:
+    history = fed()
+    other = DemandHistory(["new", "b", "a"], program_seconds=10.0)
+    other.restore(history.to_dict())
+    assert not other.seen[0]
+    assert np.array_equal(other.bursts[:, 2], history.bursts[:, 0])
+    assert np.array_equal(other.season[:, 1], history.season[:, 1])
+
+
+def test_size_does_not_grow_with_time() -> None:
+    few, many = (len(json.dumps(fed(n).to_dict())) for n in (200, 2000))
+    assert many < 2 * few
+
+
+def test_time_may_pass_in_any_steps() -> None:
+    one, other = fed(), fed()
+    one.advance(one.now + 3 * DAY)
+    for _ in range(300):
+        other.advance(other.now + 3 * DAY / 300)
+    assert one.bursts == pytest.approx(other.bursts, abs=1e-9)
+    assert one.season == pytest.approx(other.season, abs=1e-9)
+
+
+def test_boots_that_come_together_are_one_burst() -> None:
+    history = DemandHistory(["a"], program_seconds=10.0)
+    for at in (100.0, 101.0, 130.0):
+        history.observe(at, 0, 1)
+    history.observe(500.0, 0, 1)
+    assert history.sizes[0, 3] == 1
+    assert history.burst_open[0]
+    assert history.bursts[-1, 0] == pytest.approx(2.0, abs=1e-2)
+
+
+def test_evidence_that_explains_gains_weight() -> None:
+    """With a strict daily rhythm the function's own time of day must come to count for more."""
+    history = DemandHistory(["a", "b"], program_seconds=10.0)
+    before = history.weights[-2] / history.weights.sum()
+    for day in range(40):
+        for hour, function in ((3.0, 0), (15.0, 1)):
+            at = day * DAY + hour * 3600
+            while history.began is not None and history.now < at - 600:
+                history.advance(min(history.now + 600, at - 600))
+                history.learn()
+            history.observe(at, function, 1)
+    assert history.weights[-2] / history.weights.sum() > 1.3 * before
