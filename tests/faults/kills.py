@@ -57,11 +57,16 @@ def _sign(changeover: Changeover) -> tuple[Any, ...]:
 
 
 class Recovery:
-    """Measures how long killed changeovers lie until another worker has them."""
+    """Measures how long killed changeovers lie until another worker has them.
+
+    Several processes die in one burst; the time counts from the last death of it, as whoever was
+    about to take over may be among them.
+    """
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
         self.seen = 0
+        self.last_death = 0.0
         self.orphans: dict[str, Orphan] = {}
         self.times: list[tuple[float, str]] = []
 
@@ -69,6 +74,7 @@ class Recovery:
         """Take in new deaths, and see who was taken over from."""
         killed = self.rig.points.killed()
         for note in killed[self.seen :]:
+            self.last_death = note["t"]
             if note["changeover"]:
                 found = self._get(note["changeover"])
                 if found is not None and found.lease_owner is not None:
@@ -79,7 +85,7 @@ class Recovery:
         for orphan in list(self.orphans.values()):
             found = self._get(orphan.changeover)
             if found is None or found.state not in CHANGEOVER_MOVING or _sign(found) != orphan.then:
-                took = time.time() - max(orphan.killed_at, orphan.due_at)
+                took = time.time() - max(self.last_death, orphan.due_at)
                 self.times.append((max(0.0, took), orphan.point))
                 del self.orphans[orphan.changeover]
 
@@ -154,11 +160,24 @@ def _kill_all_over(rig: Rig, kills: int, until: float, seed: int) -> tuple[Recov
                 recovery.look()
         rig.points.disarm()
         hit = Counter(note["point"] for note in rig.points.killed())
-        time.sleep(BREATH_SECONDS)
+        _until_recovered(rig, recovery)
         if chance.random() < OUTSIDE:
             outside += rig.kill(chance.choice(("beat", "listener", "worker0", "worker1")))
+            recovery.last_death = time.time()
         release(rig)
     return recovery, outside
+
+
+def _until_recovered(rig: Rig, recovery: Recovery) -> None:
+    """All go on, until what was orphaned is in somebody's hands again."""
+    until = time.monotonic() + 3 * rig.settings.lease_seconds + SLACK_SECONDS
+    time.sleep(BREATH_SECONDS)
+    while time.monotonic() < until:
+        with suppress(ChangeoverError):
+            recovery.look()
+        if not recovery.orphans:
+            return
+        time.sleep(0.05)
 
 
 def release(rig: Rig) -> None:

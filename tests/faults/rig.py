@@ -189,7 +189,7 @@ def rigged(
         "state_dir": state_dir,
         "settle_seconds": 0.2,
         "allow_short_settle": True,
-        "lease_seconds": 3.0,
+        "lease_seconds": 4.0,
         "request_timeout_seconds": 5.0,
         "sweep_seconds": 0.5,
         "balance_seconds": 2.0,
