@@ -38,30 +38,30 @@ def sections(size: str) -> dict[str, Callable[[Path], Row | list[Row]]]:
             pairs=pairs,
             races=(20, 60, 520)[pick],
             settle=2.0,
-            seconds=(15.0, 20.0, 400.0)[pick],
+            seconds=(10.0, 12.0, 400.0)[pick],
             unsettled_seconds=(0.0, 8.0, 60.0)[pick],
         ),
         "kills": lambda home: kills.run(
-            home, kills=(4, 40, 320)[pick], seconds=(10.0, 40.0, 1500.0)[pick]
+            home, kills=(4, 40, 320)[pick], seconds=(10.0, 30.0, 1500.0)[pick]
         ),
         "broker-valkey": lambda home: outages.redis(
-            home, rounds=(2, 5, 20)[pick], seconds=(10.0, 25.0, 200.0)[pick]
+            home, rounds=(2, 5, 20)[pick], seconds=(10.0, 15.0, 200.0)[pick]
         ),
         "broker-rabbitmq": lambda home: outages.rabbit(
-            home, rounds=(1, 2, 8)[pick], seconds=(10.0, 20.0, 200.0)[pick]
+            home, rounds=(1, 2, 8)[pick], seconds=(10.0, 12.0, 200.0)[pick]
         ),
         "database-postgresql": lambda home: outages.postgres(
-            home, rounds=(2, 4, 16)[pick], seconds=(10.0, 20.0, 120.0)[pick]
+            home, rounds=(2, 4, 16)[pick], seconds=(10.0, 12.0, 120.0)[pick]
         ),
         "database-sqlite": lambda home: outages.sqlite(
-            home, rounds=(1, 2, 9)[pick], seconds=(5.0, 15.0, 150.0)[pick]
+            home, rounds=(1, 2, 9)[pick], seconds=(5.0, 10.0, 150.0)[pick]
         ),
-        "remote-placement": lambda home: remote.placement(home, seconds=(8.0, 15.0, 180.0)[pick]),
+        "remote-placement": lambda home: remote.placement(home, seconds=(8.0, 12.0, 180.0)[pick]),
         "remote-cards-and-nova": lambda home: remote.cards_and_servers(
-            home, seconds=(8.0, 15.0, 180.0)[pick]
+            home, seconds=(8.0, 12.0, 180.0)[pick]
         ),
         "storm": lambda home: storm.run(
-            home, boots=(60, 500, 10_000)[pick], patience=(15.0, 30.0, 300.0)[pick]
+            home, boots=(60, 500, 10_000)[pick], patience=(15.0, 40.0, 300.0)[pick]
         ),
     }
 

@@ -139,7 +139,7 @@ def run(state_dir: Path, *, kills: int, seconds: float, seed: int = 1, **setting
 
 
 def _kill_all_over(rig: Rig, kills: int, until: float, seed: int) -> tuple[Recovery, int]:
-    chance = Random(seed)  # noqa: S311 - a reproducible choice
+    chance = Random(seed)
     recovery, outside = Recovery(rig), 0
     time.sleep(3.0)  # until the load has made most points known
     hit = Counter[str]()

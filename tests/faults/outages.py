@@ -44,7 +44,7 @@ def _storm(
     seconds: float,
 ) -> None:
     """Under load, one fault after the other; then quiet, and a verdict."""
-    chance = Random(seed)  # noqa: S311 - a reproducible order
+    chance = Random(seed)
     done = Counter[str]()
     with loaded(rig, seed=seed) as load:
         until = time.monotonic() + seconds

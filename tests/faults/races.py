@@ -159,7 +159,7 @@ class Ambushed:
         self._inner = inner
         self._allocators = allocators
         self._claims = claims
-        self._chance = Random(seed)  # noqa: S311 - reproducible as far as time is
+        self._chance = Random(seed)
         self.edge = 0.0
         self.fences: list[tuple[str, float, float]] = []
         self.met: dict[str, list[str]] = {}

@@ -36,7 +36,7 @@ class Proxy(ThreadingHTTPServer):
 
     def __init__(self, upstream: int, seed: int) -> None:
         self.upstream = upstream
-        self.chance = Random(seed)  # noqa: S311 - reproducible as far as requests are
+        self.chance = Random(seed)
         self.rates: dict[str, float] = {}
         self.done = Counter[str]()
         self.local = threading.local()
@@ -197,7 +197,7 @@ def cards_and_servers(home: Path, *, seconds: float, seed: int = 7, **settings: 
     from faults.kills import release  # noqa: PLC0415 - both are sections
 
     row, started = Row("remote cards and nova"), time.monotonic()
-    chance = Random(seed)  # noqa: S311 - a reproducible order
+    chance = Random(seed)
     done = Counter[str]()
     with rigged(home, behaviour=Behaviour(scale=0.02), **settings) as rig:
         with loaded(rig, seed=seed) as load:

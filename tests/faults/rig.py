@@ -256,7 +256,7 @@ class Load:
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        chance = Random(self.seed)  # noqa: S311 - a reproducible load
+        chance = Random(self.seed)
         while not self.stopping.wait(self.pause * 2 * chance.random()):
             with contextlib.suppress(ChangeoverError):
                 self._step(chance)

@@ -56,7 +56,7 @@ def run(home: Path, *, boots: int, patience: float, seed: int = 8, **settings: A
     row, started = Row("storm"), time.monotonic()
     settings = {
         "patience_seconds": patience, "dwell_seconds": DWELL_SECONDS, "lease_seconds": 15.0,
-        "sweep_seconds": 1.0, "retry_seconds": 10.0, "worker_concurrency": 3, **settings,
+        "sweep_seconds": 1.0, "retry_seconds": 10.0, "hold_seconds": 120.0, "worker_concurrency": 3, **settings,
     }  # fmt: skip
     with rigged(home, workers=1, **settings) as rig:
         rig.weigh()
@@ -99,7 +99,7 @@ def run(home: Path, *, boots: int, patience: float, seed: int = 8, **settings: A
 
 
 def _flood(rig: Rig, boots: int, seed: int) -> float:
-    chance = Random(seed)  # noqa: S311 - a reproducible storm
+    chance = Random(seed)
     emit = KombuEmitter(notification_url(rig.settings), rig.settings.notification_exchange)
     full: Any = FullCloud()
     nova = SimulatedServers(rig.settings.state_dir / "servers.sqlite", full, SystemClock(), emit)
@@ -116,7 +116,7 @@ def _flood(rig: Rig, boots: int, seed: int) -> float:
 
 def _churn(rig: Rig, stopping: threading.Event) -> None:
     """Users delete what they have had for a moment, so that slots come free all the time."""
-    chance = Random(1)  # noqa: S311 - a reproducible churn
+    chance = Random(1)
     path = str(rig.settings.state_dir / "servers.sqlite")
     while not stopping.wait(0.2):
         with contextlib.closing(sqlite3.connect(path, timeout=30)) as db:

@@ -54,7 +54,7 @@ def test_killed_callers(tmp_path: Path) -> None:
     cards = SimulatedCards(tmp_path, SystemClock())
     cards.add("a")
     cards.add("b")
-    chance = random.Random(3)  # noqa: S311 - a reproducible torture
+    chance = random.Random(3)
 
     def start(number: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path), str(number)])
