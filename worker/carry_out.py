@@ -328,8 +328,24 @@ class CarryOut:
             self._still_ours(job)
         except GiveUp as exc:
             return self._back(job, exc.reason)
-        self.world.programmer(job.device).stage(job.device, job.function)
+        try:
+            self.world.programmer(job.device).stage(job.device, job.function)
+        except Refuse as exc:
+            return self._unfit(job, exc)
         return self._move(job, _S.PROGRAMMING)
+
+    def _unfit(self, job: Job, exc: Refuse) -> Changeover:
+        """The artifact is not what the catalog describes: asking again changes nothing."""
+        with self.world.database.write() as tx:
+            stopped = tx.functions.failed(
+                job.function.name,
+                job.device.provider,
+                self.world.settings.function_failures,
+                self.world.clock.now(),
+            )
+        if stopped is not None:
+            log.error("function.stopped", function=job.function.name, why=stopped.text)
+        return self._back(job, Reason("artifact.refused", exc.message))
 
     def _program(self, job: Job) -> Changeover:
         """Send one call to the driver, unless an earlier one may still be at work."""
