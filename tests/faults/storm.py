@@ -56,7 +56,8 @@ def run(home: Path, *, boots: int, patience: float, seed: int = 8, **settings: A
     row, started = Row("storm"), time.monotonic()
     settings = {
         "patience_seconds": patience, "dwell_seconds": DWELL_SECONDS, "lease_seconds": 15.0,
-        "sweep_seconds": 1.0, "retry_seconds": 10.0, "hold_seconds": 120.0, "worker_concurrency": 3, **settings,
+        "sweep_seconds": 1.0, "retry_seconds": 10.0, "hold_seconds": 120.0,
+        "worker_concurrency": 3, **settings,
     }  # fmt: skip
     with rigged(home, workers=1, **settings) as rig:
         rig.weigh()
