@@ -44,6 +44,11 @@ def sections(size: str) -> dict[str, Callable[[Path], Row | list[Row]]]:
         "kills": lambda home: kills.run(
             home, kills=(4, 40, 320)[pick], seconds=(10.0, 30.0, 1500.0)[pick]
         ),
+        **(
+            {"kills-postgresql": lambda home: kills.run_on_postgresql(home, kills=120, seconds=600)}
+            if size == "long"
+            else {}
+        ),
         "broker-valkey": lambda home: outages.redis(
             home, rounds=(2, 5, 20)[pick], seconds=(10.0, 15.0, 200.0)[pick]
         ),

@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from faults import again
 from faults.rig import Rig, drain, loaded, rigged
 from faults.table import Row
 
@@ -135,6 +136,14 @@ def run(state_dir: Path, *, kills: int, seconds: float, seed: int = 1, **setting
         }
         row.note = f"{len(at)} of {len(seen)} points, lease {rig.settings.lease_seconds:g} s"
     row.took = time.monotonic() - started
+    return row
+
+
+def run_on_postgresql(state_dir: Path, *, kills: int, seconds: float, seed: int = 9) -> Row:
+    """The same, with Changeover's rows in PostgreSQL."""
+    with again.postgres() as server:
+        row = run(state_dir, kills=kills, seconds=seconds, seed=seed, database_url=server.url)
+    row.section = "kills (postgresql)"
     return row
 
 
