@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from changeover.models.boot import BootPromise
@@ -13,9 +13,14 @@ from changeover.models.placement import Candidates
 from changeover.models.planning import Budgets, DeviceView
 from changeover.models.reasons import Reason
 from changeover.models.states import CHANGEOVER_MOVING, ChangeoverState
+from changeover.policies.backoff import backoff
 from changeover.policies.offer import class_of, slots_of
 from changeover.worker.store.devices import DeviceRecord, by_provider
 from changeover.worker.world import World
+
+FIRST_COOLING = 5.0
+MOST_COOLING = 300.0
+"""Seconds for which a device is left alone after a changeover that it stood in the way of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,8 @@ class Ledger:
     fenced: frozenset[str]
     released: frozenset[str]
     """Devices that an operator released from quarantine: closed, and as good as empty."""
+    given_up: Mapping[str, Sequence[Changeover]]
+    """Changeovers of the last hour that a device itself stood in the way of, by device."""
     started_last_hour: int
     paused: str | None
 
@@ -52,9 +59,18 @@ def read_ledger(world: World, now: float) -> Ledger:
             stopped=tx.functions.stopped(),
             fenced=frozenset(fence.provider for fence in tx.fences.all()),
             released=_released(world, tx.changeovers.last_ends()),
+            given_up=_given_up(tx.changeovers.abandoned_since(now - 3600.0)),
             started_last_hour=tx.changeovers.started_since(now - 3600.0),
             paused=str(paused["why"]) if paused and paused.get("on") else None,
         )
+
+
+def _given_up(abandoned: Iterable[Changeover]) -> Mapping[str, Sequence[Changeover]]:
+    found: dict[str, list[Changeover]] = defaultdict(list)
+    for changeover in abandoned:
+        if changeover.reason.code.startswith(("device.", "fence.", "host.")):
+            found[changeover.device].append(changeover)
+    return found
 
 
 def _released(world: World, ends: Mapping[str, tuple[float, ChangeoverState]]) -> frozenset[str]:
@@ -85,9 +101,10 @@ class Capacity:
     def _list_idle(self) -> frozenset[str]:
         """Ask for the whole capacity of each kind of device: that lists exactly the idle ones.
 
-        One call for each class and size, however many devices there are.
+        One call for each class and size, however many devices there are. A device counts by the
+        answer for its own size: half of a larger one is free where a smaller one is asked for.
         """
-        sizes: set[tuple[str, int]] = set()
+        sizes: dict[tuple[str, int], set[str]] = defaultdict(set)
         for device in self.world.catalog.devices:
             model = self.world.model(device)
             function = self._function(device)
@@ -97,12 +114,17 @@ class Capacity:
                 continue
             rc = class_of(function, model) if function is not None else model.resource_class
             if rc is not None:
-                sizes.add((rc, slots))
+                sizes[rc, slots].add(device.provider)
+        kinds = sorted(sizes)
         listed = self.world.concurrently(
-            lambda size: self.world.placement.providers(resources={size[0]: size[1]}),
-            sorted(sizes),
+            lambda size: self.world.placement.providers(resources={size[0]: size[1]}), kinds
         )
-        return frozenset(provider.uuid for providers in listed for provider in providers)
+        return frozenset(
+            provider.uuid
+            for kind, providers in zip(kinds, listed, strict=True)
+            for provider in providers
+            if provider.uuid in sizes[kind]
+        )
 
     def views(self, answers: Sequence[Candidates]) -> tuple[DeviceView, ...]:
         """Every device for the planner; ``answers`` show free slots of devices in part use."""
@@ -170,7 +192,12 @@ class Capacity:
             return _changing(device, live)
         if record is None or record.read_at is None:
             return Reason("device.unread", f"{device.name} has not been read from Placement yet")
-        return record.trouble or self._in_use(device) or self._dwelling(device, record)
+        return (
+            record.trouble
+            or self._in_use(device)
+            or self._cooling(device)
+            or self._dwelling(device, record)
+        )
 
     def _in_use(self, device: Device) -> Reason | None:
         """Its own slots, and those of everything that programming it resets."""
@@ -194,6 +221,22 @@ class Capacity:
         if self.ledger.promised[device.provider]:
             return Reason("device.promised", f"slots of {device.name} are promised to boots")
         return None
+
+    def _cooling(self, device: Device) -> Reason | None:
+        """A device that stood in the way is left alone, longer each time."""
+        given_up = self.ledger.given_up.get(device.provider, ())
+        if not given_up:
+            return None
+        last = given_up[-1]
+        wait = backoff(len(given_up), first=FIRST_COOLING, most=MOST_COOLING, jitter=0.0)
+        left = (last.finished_at or 0.0) + wait - self.now
+        if left <= 0:
+            return None
+        return Reason(
+            "device.cooling",
+            f"{device.name} is left alone for {left:.0f} s: the last of {len(given_up)} "
+            f"changeover(s) given up within the hour ended with: {last.reason.text}",
+        )
 
     def _dwelling(self, device: Device, record: DeviceRecord) -> Reason | None:
         dwell = self.world.settings.dwell_seconds

@@ -16,8 +16,11 @@ from changeover.worker.store import Hint
 
 log = structlog.get_logger(__name__)
 
-SILENCE_SECONDS = 2.0
-"""After a failure nothing is tried for so long: each try costs a connection timeout."""
+SILENCE_SECONDS = 10.0
+"""After a failure nothing is tried for so long: each try costs a connection timeout.
+
+The sweep sends what stayed behind.
+"""
 
 
 class Courier:

@@ -172,28 +172,12 @@ def floor_requests(world: World) -> list[ResourceRequest]:
 
 def boot_demands(world: World, judged: Sequence[Judged], now: float) -> list[DemandClass]:
     """Waiting boots as demand, each with its weight."""
-    fairness = Fairness(world.settings.ageing_seconds, dict(world.settings.project_shares))
-    ahead = Counter[str]()
+    weights = _weights(world, judged, now)
     demands = []
     for judgement in judged:
-        units = []
-        for boot in judgement.boots:
-            if boot.id in judgement.elsewhere:
-                continue
-            units.append(
-                (
-                    weight(
-                        priority=boot.priority,
-                        age=now - boot.failed_at,
-                        project=boot.project,
-                        ahead=ahead[boot.project],
-                        fairness=fairness,
-                    ),
-                    boot.id,
-                )
-            )
-            ahead[boot.project] += 1
-        units.sort(key=lambda unit: -unit[0])
+        units = sorted(
+            ((weights[b.id], b.id) for b in judgement.boots if b.id in weights), reverse=True
+        )
         if judgement.understanding.nobody or not units:
             continue
         demands.append(
@@ -209,6 +193,27 @@ def boot_demands(world: World, judged: Sequence[Judged], now: float) -> list[Dem
             )
         )
     return demands
+
+
+def _weights(world: World, judged: Sequence[Judged], now: float) -> dict[str, float]:
+    """The weight of every boot that needs a device; a project's oldest boot comes first.
+
+    Across all classes: what a project asks for must not decide which of its boots is first.
+    """
+    fairness = Fairness(world.settings.ageing_seconds, dict(world.settings.project_shares))
+    boots = [b for j in judged for b in j.boots if b.id not in j.elsewhere]
+    ahead = Counter[str]()
+    weights = {}
+    for boot in sorted(boots, key=lambda b: (b.failed_at, b.id)):
+        weights[boot.id] = weight(
+            priority=boot.priority,
+            age=now - boot.failed_at,
+            project=boot.project,
+            ahead=ahead[boot.project],
+            fairness=fairness,
+        )
+        ahead[boot.project] += 1
+    return weights
 
 
 def _devices_of(world: World, understanding: Understanding) -> frozenset[str] | None:

@@ -100,6 +100,13 @@ class Changeovers:
             or_(ChangeoverRow.lease_owner.is_(None), ChangeoverRow.lease_until < now),
         )
 
+    def abandoned_since(self, since: float) -> list[Changeover]:
+        """Changeovers that were given up since then, oldest first."""
+        found = self._where(
+            ChangeoverRow.state == ChangeoverState.ABANDONED, ChangeoverRow.finished_at >= since
+        )
+        return sorted(found, key=lambda c: c.finished_at or 0.0)
+
     def last_ends(self) -> dict[str, tuple[float, ChangeoverState]]:
         """Device -> when it was last published or released, and which of the two."""
         ends = (ChangeoverState.RELEASED, ChangeoverState.DONE)
