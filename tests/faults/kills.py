@@ -7,6 +7,8 @@ from outside at any moment.
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections import Counter
 from contextlib import suppress
@@ -32,6 +34,7 @@ DEATHS_A_ROUND = 6
 BREATH_SECONDS = 1.0
 """How long points wait for somebody to come by; how many may die; how long all may go on then."""
 
+PAUSES = 0.1
 OUTSIDE = 0.15
 """How often, between two rounds of arming, a process is killed wherever it is."""
 
@@ -173,8 +176,24 @@ def _kill_all_over(rig: Rig, kills: int, until: float, seed: int) -> tuple[Recov
         if chance.random() < OUTSIDE:
             outside += rig.kill(chance.choice(("beat", "listener", "worker0", "worker1")))
             recovery.last_death = time.time()
+        if chance.random() < PAUSES:
+            outside += _pause(rig, chance)
+            recovery.last_death = time.time()
         release(rig)
     return recovery, outside
+
+
+def _pause(rig: Rig, chance: Random) -> int:
+    """Stop a pool's process for longer than its leases, and let it go on as if nothing had been."""
+    children = rig.children(chance.choice(("worker0", "worker1")))
+    if not children:
+        return 0
+    pid = chance.choice(children)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(rig.settings.lease_seconds * 1.5)
+        os.kill(pid, signal.SIGCONT)
+    return 1
 
 
 def _until_recovered(rig: Rig, recovery: Recovery) -> None:
