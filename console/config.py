@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from changeover.console.desk import Desk
 from changeover.console.failures import ASK_OPERATOR, REFUSED, TRY_AGAIN, status_of
@@ -246,6 +246,8 @@ def _keys_of(file: Any) -> frozenset[str]:
 
 def mask(url: str) -> str:
     """A URL without its password and without secrets in its query."""
+    if "://" not in url:
+        return "***"
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
@@ -257,12 +259,9 @@ def mask(url: str) -> str:
         ]
     except ValueError:
         return "***"
-    masked = urlunsplit(
-        ("", login + host, parts.path, urlencode(query, safe="*/:"), parts.fragment)
-    )
-    # Put together by hand: for schemes that it does not know, the library drops an empty host's //.
-    slashes = "" if masked.startswith("//") else "//"
-    return f"{parts.scheme}:{slashes}{masked}"
+    # Put together by hand: for schemes that it does not know, urlunsplit drops an empty host's //.
+    asked = f"?{urlencode(query, safe='*/:')}" if query else ""
+    return f"{parts.scheme}://{login}{host}{parts.path}{asked}"
 
 
 # ---------------------------------------------------------------- example
