@@ -14,6 +14,7 @@ from uuid import uuid4
 from changeover.models.catalog import Catalog, CommandProgrammer
 from changeover.models.errors import Invalid, Unreachable
 from changeover.worker.adapters.clock import SystemClock
+from changeover.worker.adapters.servers_elsewhere import ServersElsewhere
 from changeover.worker.ports.clock import Clock
 from changeover.worker.ports.placement import PlacementTenant
 from changeover.worker.ports.programmer import Programmer
@@ -109,13 +110,15 @@ def open_placement(settings: Settings) -> PlacementTenant:
 
 
 def open_servers(settings: Settings, placement: PlacementTenant, clock: Clock) -> Servers:
-    """The servers of the cloud: simulated ones."""
-    if settings.cloud is not None:
+    """The servers of the cloud: simulated ones, or none that Changeover may touch."""
+    if settings.embedded_cloud:
+        return open_simulated_servers(settings, placement, clock)
+    if settings.recreates:
         raise Invalid(
-            f"cloud {settings.cloud}: creating servers in a real Nova is not built yet; leave "
-            "`cloud` out to use the simulated cloud"
+            "recreate: creating servers in a real Nova is not built yet; leave it off, capacity "
+            "is made and owners boot again by themselves"
         )
-    return open_simulated_servers(settings, placement, clock)
+    return ServersElsewhere()
 
 
 def open_simulated_servers(

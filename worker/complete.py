@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from changeover.models.errors import Invalid, Reread
+from changeover.models.errors import AskOperator, Refuse, Reread
 from changeover.models.reasons import Reason
 from changeover.models.states import BootState
 from changeover.worker.world import World
@@ -24,8 +24,8 @@ def complete(world: World) -> int:
     for boot in silent:
         try:
             asked = world.servers.asked(boot.server)
-        except Invalid as exc:
-            log.warning("complete.strange_flavor", boot=boot.id, why=exc.message)
+        except (Refuse, AskOperator) as exc:
+            log.warning("complete.not_told", boot=boot.id, why=exc.message)
             continue
         with world.database.write() as tx:
             try:

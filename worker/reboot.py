@@ -82,6 +82,9 @@ def _later(world: World, boot_id: str, exc: ChangeoverError) -> None:
 
 def _ready(world: World, boot: Boot) -> Boot:
     """Look at the failed server once more, journal the attempt, open its slots, create."""
+    if not world.settings.recreates:
+        made = "its slots are free now, and its owner may boot again: servers are not created here"
+        return _give_back(world, boot, BootState.DECLINED, Reason("boot.capacity_made", made))
     failed = world.servers.get(boot.server)
     if failed is None:
         return _give_back(

@@ -92,6 +92,10 @@ class Settings(BaseSettings):
         default=None, description="the catalog's YAML file; default: the embedded fleet's"
     )
 
+    recreate: bool | None = Field(
+        default=None,
+        description="create failed servers again (new uuids); default: only in the embedded cloud",
+    )
     settle_seconds: float = Field(
         default=10.0, ge=0.0, description="wait between fence and programming"
     )
@@ -205,6 +209,11 @@ class Settings(BaseSettings):
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite:///{self.state_dir / 'changeover.sqlite'}"
+
+    @property
+    def recreates(self) -> bool:
+        """Whether failed servers are created again; otherwise only capacity is made."""
+        return self.embedded_cloud if self.recreate is None else self.recreate
 
     @property
     def embedded_cloud(self) -> bool:
