@@ -35,6 +35,8 @@ BREATH_SECONDS = 1.0
 """How long points wait for somebody to come by; how many may die; how long all may go on then."""
 
 PAUSES = 0.1
+"""How often a process is stopped beyond its leases, and let go on."""
+
 OUTSIDE = 0.15
 """How often, between two rounds of arming, a process is killed wherever it is."""
 

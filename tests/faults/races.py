@@ -162,7 +162,7 @@ class Ambushed:
         self._chance = Random(seed)
         self.edge = 0.0
         self.fences: list[tuple[str, float, float]] = []
-        self.met: dict[str, list[str]] = {}
+        self.met: dict[str, list[tuple[str, Future[dict[str, Any]]]]] = {}
         self.outcomes = Counter[str]()
         self.raced: set[str] = set()
 
@@ -177,14 +177,11 @@ class Ambushed:
         if not closes or uuid not in self.raced:
             return self._inner.put_inventories(uuid, generation, inventories)
         at = time.time() + 0.010
-        waiting = []
         for _ in range(self._claims):
             consumer = str(uuid4())
-            self.met.setdefault(uuid, []).append(consumer)
             offset = self.edge + self._chance.uniform(-SPREAD, SPREAD)
-            waiting.append(
-                self._allocators.order("claim", consumer, provider=uuid, rc=RC, at=at + offset)
-            )
+            answer = self._allocators.order("claim", consumer, provider=uuid, rc=RC, at=at + offset)
+            self.met.setdefault(uuid, []).append((consumer, answer))
         time.sleep(max(0.0, at - time.time()))
         sent = time.time()
         try:
@@ -267,12 +264,12 @@ class Course:
                 time.sleep(max(0.01, now.due_at - time.time()))
 
     def _give_back(self, provider: str) -> None:
-        waiting = [
-            self.allocators.order("release", consumer)
-            for consumer in self.ambush.met.pop(provider, [])
-        ]
-        for answer in waiting:
-            answer.result(60)
+        # A claim that is given back before it was made would stay for ever.
+        claims = self.ambush.met.pop(provider, [])
+        for _, claimed in claims:
+            claimed.result(120)
+        for answer in [self.allocators.order("release", consumer) for consumer, _ in claims]:
+            answer.result(120)
 
     def _reopen(self, changeover: str, provider: str, device: str) -> None:
         """What an operator does: look, release, and offer again what the card has."""
@@ -446,6 +443,8 @@ def run_pair(
             f"settle {settle:g} s, {verdict.facts['late']} late allocations, "
             f"{ends['done']} done, {ends['abandoned']} abandoned, {ends['quarantined']} quarantined"
         )
+        if not verdict.facts["granted"]:
+            row.fails("no claim was ever granted: these were no races")
         if expect_late:
             row.facts |= {"found": len(verdict.violations), **verdict.facts}
             row.note += f"; {len(verdict.violations)} programmed in use"
@@ -494,7 +493,8 @@ def fresh_databases(url: str) -> Callable[[], str]:
     """A new database on the server each time; its URL in SQLAlchemy's form."""
     from sqlalchemy import create_engine, text  # noqa: PLC0415 - only where a server runs
 
-    base = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    # Placement asks its driver for the last row's id, which psycopg 3 does not have.
+    base = url.replace("postgresql://", "postgresql+psycopg2://", 1)
     numbers = itertools.count()
 
     def fresh() -> str:
