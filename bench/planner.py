@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import random
+import sys
 from dataclasses import asdict, dataclass
 from statistics import mean
 from time import process_time
@@ -54,17 +55,21 @@ def main() -> None:
     parser.add_argument("--instances", type=int, default=200)
     parser.add_argument("--most-devices", type=int, default=300)
     parser.add_argument("--first-seed", type=int, default=1000)
-    parser.add_argument("--limit", type=float, default=10.0, help="solver seconds for each stage")
+    parser.add_argument(
+        "--limit", type=float, default=10.0, help="the solver's work for each stage, about seconds"
+    )
     parser.add_argument("--workers", type=int, default=2, help="threads of the solver")
     parser.add_argument("--quick", action="store_true", help="few small batches, small clouds")
+    parser.add_argument("--progress", action="store_true", help="each batch, on standard error")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.quick:
         options.instances, options.most_devices, options.limit = 12, 100, 5.0
-    batches = [
-        _batch(options.first_seed + k, options.most_devices, options.limit, options.workers)
-        for k in range(options.instances)
-    ]
+    batches = []
+    for seed in range(options.first_seed, options.first_seed + options.instances):
+        batches.append(_batch(seed, options.most_devices, options.limit, options.workers))
+        if options.progress:
+            print(json.dumps(asdict(batches[-1])), file=sys.stderr, flush=True)
     growth = [apart(size, STEADY) for size in (GROWTH[:3] if options.quick else GROWTH)]
     sizes = [apart(1_000, STEADY)]
     if not options.quick:

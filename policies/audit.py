@@ -57,6 +57,7 @@ def audit(inputs: PlanInputs, plan: Plan) -> Audit:
         urgent += 0.0 if demand.kind in LOW else worth
     faults = (
         *_intent_faults(inputs, plan.intents, devices),
+        *_budget_faults(inputs, plan.intents),
         *_unit_faults(demands, units, devices),
         *_slot_faults(inputs, plan.promises, devices, targets, demands),
     )
@@ -79,6 +80,9 @@ def _intent_faults(
             yield f"{intent.device} has {intent.to_function} already"
     if len({intent.device for intent in intents}) < len(intents):
         yield "a device is programmed twice"
+
+
+def _budget_faults(inputs: PlanInputs, intents: tuple[Intent, ...]) -> Iterator[str]:
     budgets = inputs.budgets
     if budgets.total is not None and len(intents) > budgets.total:
         yield "over the total budget"
@@ -98,36 +102,34 @@ def _unit_faults(
     devices: Mapping[str, DeviceView],
 ) -> Iterator[str]:
     at: Counter[tuple[str, str]] = Counter()
-    whole: Counter[tuple[str, str]] = Counter()
     for (key, subject), promises in units.items():
         demand = demands[key]
+        hosts = {devices[promise.device].host for promise in promises}
+        at[key, min(hosts)] += 1
         if subject not in demand.subjects:
             yield f"{subject} does not wait in {key}"
-        hosts = {devices[promise.device].host for promise in promises}
         if len(hosts) > 1:
             yield f"{subject} is spread over hosts"
-        at[key, min(hosts)] += 1
-        for promise in promises:
-            if demand.devices is not None and promise.device not in demand.devices:
-                yield f"{key} does not name {promise.device}"
-            if demand.whole_devices:
-                whole[key, promise.device] += 1
-        if demand.whole_devices:
-            if len(promises) > 1 or promises[0].function not in demand.needs[0].functions:
-                yield f"{subject} is not served by one device of its functions"
-        elif not _matches(demand, promises):
+        if demand.devices is not None and any(p.device not in demand.devices for p in promises):
+            yield f"{key} does not name the device of {subject}"
+        if not _matches(demand, promises):
             yield f"{subject} does not get what it needs"
     for (key, host), count in at.items():
-        hosts_of = demands[key].hosts
-        if hosts_of is not None and count > hosts_of.get(host, 0):
+        room = demands[key].hosts
+        if room is not None and count > room.get(host, 0):
             yield f"{host} cannot take {count} units of {key}"
-    for (key, device), count in whole.items():
-        if count > 1:
-            yield f"{device} serves {key} twice"
+    whole = Counter(
+        (key, promises[0].device)
+        for (key, _), promises in units.items()
+        if demands[key].whole_devices
+    )
+    yield from (f"{device} serves {key} twice" for (key, device), n in whole.items() if n > 1)
 
 
 def _matches(demand: DemandClass, promises: list[Promise]) -> bool:
     """Whether ``promises`` and the needs of a unit can be paired off."""
+    if demand.whole_devices:
+        return len(promises) == 1 and promises[0].function in demand.needs[0].functions
     if len(promises) != len(demand.needs):
         return False
 
@@ -186,9 +188,24 @@ def _cost(
             weights.wear * (devices[intent.device].programs - least) / most
             for intent in plan.intents
         )
+    return cost + _spread_cost(inputs, plan) + _lost_cost(inputs, plan, devices, demands)
+
+
+def _spread_cost(inputs: PlanInputs, plan: Plan) -> float:
     under_way = Counter(d.host for d in inputs.devices if d.becoming is not None)
-    for host, count in Counter(intent.host for intent in plan.intents).items():
-        cost += weights.spread * sum(under_way[host] + k for k in range(count))
+    chosen = Counter(intent.host for intent in plan.intents)
+    return inputs.weights.spread * sum(
+        under_way[host] + k for host, count in chosen.items() for k in range(count)
+    )
+
+
+def _lost_cost(
+    inputs: PlanInputs,
+    plan: Plan,
+    devices: Mapping[str, DeviceView],
+    demands: Mapping[str, DemandClass],
+) -> float:
+    cost = 0.0
     free: Counter[str] = Counter()
     for device in inputs.devices:
         offer = device.becoming or device.function
@@ -206,7 +223,7 @@ def _cost(
     for name, slots in gone.items():
         kept = inputs.keep.get(name)
         if kept is None:
-            cost += weights.lost_slot * slots
+            cost += inputs.weights.lost_slot * slots
         else:
             rest = free[name] - used[name]
             cost += sum(kept[rest - slots : rest])

@@ -9,43 +9,56 @@ order they are listed.
 
 from __future__ import annotations
 
+import gc
 from typing import Final
 
 from changeover.models.planning import Intent, Plan, PlanInputs, Promise
 from changeover.models.reasons import Reason
-from changeover.policies.problem import NOBODY, Problem, Want, compile_problem
-from changeover.policies.greedy import program, use_free
+from changeover.policies.greedy import program, prune, use_free
 from changeover.policies.improve import Improver
+from changeover.policies.prefer import prefer
+from changeover.policies.problem import NOBODY, Problem, compile_problem
 from changeover.policies.refuse import refused_devices, unmet_demands
 from changeover.policies.score import Grant, State
 from changeover.policies.serve import Server
 
-WIDTH: Final = 4
+WIDTH: Final = 16
 """How many devices of a model, and how many hosts, are compared for one unit, on small clouds."""
 
 SMALL: Final = 400
 """Up to this many devices, ``WIDTH`` are compared; on larger clouds, the first that fits."""
 
-EFFORT: Final = 10_000
+EFFORT: Final = 12_000
 """How many devices the local search may look at."""
 
 
 def choose(inputs: PlanInputs) -> Plan:
     """Choose what to program and who is served by what."""
+    # Nothing here makes cycles; the collector would only walk the inputs again and again.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _choose(inputs)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _choose(inputs: PlanInputs) -> Plan:
     problem = compile_problem(inputs)
     state = State(problem)
-    server = Server(problem, state, WIDTH if len(problem.devices) <= SMALL else 1)
-    for low in (False, True):
-        tier = [want for want in problem.wants if want.units and want.low == low]
-        if not tier:
-            continue
+    small = len(problem.devices) <= SMALL
+    server = Server(problem, state, WIDTH if small else 1)
+    wants = [want for want in problem.wants if want.units]
+    tiers = [tier for low in (False, True) if (tier := [w for w in wants if w.low == low])]
+    for tier in tiers:
         server.admit(tier)
         use_free(server, tier)
         program(server, tier)
-        if len(problem.devices) <= SMALL:
-            Improver(server, [w for w in problem.wants if w.units and w.low <= low]).run(
-                EFFORT // 2
-            )
+        if small:
+            Improver(server).run(EFFORT // len(tiers))
+    prefer(state)
+    prune(state)
     return _plan(problem, state)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from heapq import heapify, heappop, heappush, heapreplace
 
-from changeover.policies.problem import Want
-from changeover.policies.score import EPSILON
+from changeover.policies.problem import NOBODY, Want
+from changeover.policies.score import EPSILON, State
 from changeover.policies.serve import Server
 
 
@@ -14,18 +14,20 @@ def use_free(server: Server, wants: list[Want]) -> None:
     state = server.state
     served = state.served
     heap = [
-        (want.density(len(served[want.number])), want) for want in wants if state.waiting(want) > 0
+        (want.density(len(served[want.number])), want, server.spare(want))
+        for want in wants
+        if state.waiting(want) > 0
     ]
     heapify(heap)
     while heap:
-        _, want = heap[0]
-        grant = server.spare(want)
+        _, want, grants = heap[0]
+        grant = next(grants, None)
         if grant is not None:
             state.grant(grant)
         if grant is None or not state.waiting(want):
             heappop(heap)
         else:
-            heapreplace(heap, (want.density(len(served[want.number])), want))
+            heapreplace(heap, (want.density(len(served[want.number])), want, grants))
 
 
 def program(server: Server, wants: list[Want]) -> None:
@@ -50,3 +52,20 @@ def program(server: Server, wants: list[Want]) -> None:
         server.carry_out(option)
         changes += 1
         heappush(heap, (-option.density, number, -1, want))
+
+
+def prune(state: State) -> None:
+    """Take back every changeover that brings nothing in the finished choice.
+
+    Costs that grow with company (spreading, slots of one old function) can make one worthless
+    that paid when it was chosen.
+    """
+    again = True
+    while again:
+        again = False
+        for i, function in enumerate(state.target):
+            if function != NOBODY and state.marginal(i) <= EPSILON:
+                for grant in dict.fromkeys(state.on[i]):
+                    state.revoke(grant)
+                state.unprogram(i)
+                again = True

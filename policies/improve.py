@@ -22,26 +22,35 @@ from changeover.policies.serve import Server
 COMPETITORS: Final = 6
 """How many waiting wants may compete for what a try takes back."""
 
+SEATS: Final = 3
+"""How many units may change places so that one more is served."""
+
+EACH: Final = 40
+"""How many looks a device and a function that it could have are worth at most."""
+
+STALL: Final = 4
+"""A search stops when this part of its work brought nothing."""
+
 Affected = dict[int, Want]
 """The wants, by number, that a try took something from or lets compete."""
 
 
 class Improver:
-    """Tries changes to a finished choice among ``wants``, and keeps what is no worse."""
+    """Tries changes to a finished choice, and keeps what is no worse."""
 
-    def __init__(self, server: Server, wants: list[Want]) -> None:
-        problem = server.problem
+    def __init__(self, server: Server) -> None:
+        problem, wants = server.problem, server.wants
         self.server = server
         self.state = server.state
         self.problem = problem
         self.wants = wants
         self.rng = Random(problem.inputs.seed)  # noqa: S311 - repeatable tries, no secret
         self.moves: tuple[tuple[Callable[[Affected], bool], float], ...] = (
-            (self._turn, 0.40),
-            (self._gather, 0.15),
+            (self._turn, 0.30),
+            (self._gather, 0.25),
             (self._claim, 0.15),
-            (self._drop, 0.05),
-            (self._ruin, 0.25),
+            (self._drop, 0.10),
+            (self._ruin, 0.20),
         )
         self.by_function: dict[int, list[Want]] = {}
         for want in wants:
@@ -59,19 +68,25 @@ class Improver:
         for i, offer in enumerate(problem.offer):
             if offer in self.suppliers and problem.free[i]:
                 self.suppliers[offer].append(i)
+        self.takers: dict[int, list[int]] = {}
         for i, function in self.pairs:
             self.suppliers[function].append(i)
+            self.takers.setdefault(function, []).append(i)
 
     def run(self, work: int) -> None:
-        """Try changes until ``work`` devices were looked at."""
+        """Try changes until ``work`` devices were looked at, or a share of it brought nothing."""
         server, state = self.server, self.state
+        work = min(work, EACH * len(self.pairs))
         if not self.pairs:
             return
-        end = server.work + work
         state.log = []
         server.blink = self.rng
+        server.relist()
         moves, shares = zip(*self.moves, strict=True)
-        while server.work < end:
+        best = state.score
+        end = server.work + work
+        patience = server.work + work // STALL
+        while server.work < min(end, patience):
             server.work += 1
             score, urgent = state.score, state.urgent
             state.log.clear()
@@ -80,9 +95,13 @@ class Improver:
             if move(affected):
                 wants = list(affected.values())
                 use_free(server, wants)
+                self._reseat_all(wants)
                 program(server, wants)
             if state.score < score - EPSILON or state.urgent < urgent - EPSILON:
                 state.undo(0)
+            elif state.score > best + EPSILON:
+                best = state.score
+                patience = server.work + work // STALL
         server.blink = None
         state.log = None
 
@@ -90,17 +109,27 @@ class Improver:
 
     def _turn(self, affected: Affected) -> bool:
         """Give one device another function that is waited for, whatever it does now."""
-        state, server = self.state, self.server
-        i, function = self.rng.choice(self.pairs)
-        if state.target[i] == function:
+        rng, state, host = self.rng, self.state, self.problem.host
+        unmet = [want for want in self.wants if not want.gang and state.waiting(want) > 0]
+        if not unmet:
             return False
-        if not server.fill(i, function, self.problem.fits[function][self.problem.model[i]]):
+        want = rng.choice(unmet)
+        function = rng.choice(want.functions)
+        places = [
+            i
+            for i in self.takers.get(function, ())
+            if state.target[i] != function
+            and (want.named is None or i in want.named)
+            and state.room_at(want, host[i]) > 0
+        ]
+        if not places:
             return False
+        i = rng.choice(places)
         self._eject(i, affected)
         self._make_way(i, function, affected)
         if state.allowed(i, function):
             state.program(i, function)
-            server.fill_up(i, function)
+            self.server.fill_up(i, function)
         return True
 
     def _claim(self, affected: Affected) -> bool:
@@ -125,7 +154,7 @@ class Improver:
             return False
         i = rng.choice(places)
         for grant in dict.fromkeys(state.on[i]):
-            if grant.want is not want and (state.left[i] < want.slots or rng.random() < 0.5):
+            if grant.want is not want and (state.left[i] < want.slots or rng.choice((False, True))):
                 self._revoke(grant, affected, but=i)
         if state.left[i] >= want.slots:
             state.grant(Grant(want, host[i], ((i, function, want.slots),)))
@@ -182,6 +211,52 @@ class Improver:
         for number in rng.sample(list(unmet), min(len(unmet), COMPETITORS)):
             affected[number] = unmet[number]
         return True
+
+    def _reseat_all(self, wants: list[Want]) -> None:
+        for want in wants:
+            if not (want.gang or want.whole):
+                while self.state.waiting(want) > 0 and self._reseat(want, SEATS, set()):
+                    pass
+
+    def _reseat(self, want: Want, depth: int, seen: set[int]) -> bool:
+        """Serve a unit by slots whose holder can take free ones elsewhere, or have another moved.
+
+        An augmenting path, as in matching: nobody loses anything, one more is served.
+        """
+        state, host = self.state, self.problem.host
+        for function in want.functions:
+            for i in self.suppliers[function]:
+                if (
+                    i in seen
+                    or state.offer[i] != function
+                    or not state.on[i]
+                    or (want.named is not None and i not in want.named)
+                    or state.room_at(want, host[i]) <= 0
+                ):
+                    continue
+                seen.add(i)
+                self.server.work += 1
+                for grant in dict.fromkeys(state.on[i]):
+                    other = grant.want
+                    if (
+                        other is want
+                        or other.gang
+                        or other.whole
+                        or state.left[i] + other.slots < want.slots
+                    ):
+                        continue
+                    mine = Grant(want, host[i], ((i, function, want.slots),))
+                    state.revoke(grant)
+                    state.grant(mine)
+                    seat = next(self.server.spare(other), None)
+                    if seat is not None:
+                        state.grant(seat)
+                        return True
+                    if depth > 1 and self._reseat(other, depth - 1, seen):
+                        return True
+                    state.revoke(mine)
+                    state.grant(grant)
+        return False
 
     # Taking back.
 

@@ -40,6 +40,7 @@ class Want:
     whole: bool
     hosts: Mapping[str, int] | None
     named: frozenset[int] | None
+    preferred: frozenset[str]
     functions: tuple[int, ...]
     slots: int
 
@@ -243,6 +244,7 @@ def _wants(problem: Problem, number: dict[str, int]) -> None:
                 named=None
                 if named is None
                 else frozenset(problem.number[uuid] for uuid in named if uuid in problem.number),
+                preferred=demand.preferred,
                 functions=needs[0][0] if needs else (),
                 slots=1 if demand.whole_devices else sum(slots for _, slots in needs) or 1,
             )

@@ -18,7 +18,6 @@ COSTS_MORE: Final = Reason(
 SAME: Final = Reason(
     "device.function_same", "It already offers the only wanted function that fits it."
 )
-NOT_NAMED: Final = Reason("device.not_named", "The waiting demand names other devices.")
 HOST_CANNOT: Final = Reason(
     "device.host_cannot", "Its host cannot take the rest of any waiting request."
 )
@@ -40,7 +39,6 @@ NOT_WORTH: Final = Reason(
 )
 
 NEARER: Final = (
-    NOT_NAMED,
     HOST_CANNOT,
     BUDGET_TOTAL,
     BUDGET_HOST,
@@ -50,7 +48,9 @@ NEARER: Final = (
 )
 """How near a device came to serving one want, from far to near; the nearest is told."""
 
-LOOKS: Final = 16
+NO_USE, ROOM, TOTAL, HOST, FUNCTION, MATES, WORTH = range(-1, 6)
+
+LOOKS: Final = 8
 """How many waiting wants are looked at for the reason of one device."""
 
 
@@ -111,29 +111,30 @@ class _DeviceJudge:
         if i is None:
             return SAME
         state, offer, host = self.state, self.problem.offer[i], device.host
-        nearest = -1
+        spent = TOTAL if state.total_left <= 0 else HOST if state.left_at(host) <= 0 else WORTH
+        nearest = NO_USE
         for want, function in self._wants(device.model)[:LOOKS]:
-            if function == offer:
-                continue
-            if want.named is not None and i not in want.named:
-                rank = 0
-            elif state.room_at(want, host) <= 0:
-                rank = 1
-            elif state.total_left <= 0:
-                rank = 2
-            elif state.left_at(host) <= 0:
-                rank = 3
-            elif state.function_left[function] <= 0:
-                rank = 4
-            else:
-                rank = 5 if want.gang else 6
-            nearest = max(nearest, rank)
-        if nearest < 0:
+            if function != offer:
+                nearest = max(nearest, min(spent, self._nearness(i, want, function)))
+                if nearest == spent:
+                    break
+        if nearest == NO_USE:
             return NOT_NEEDED if self.programmed.isdisjoint(useful) else COSTS_MORE
         reason = NEARER[nearest]
         if reason is NOT_WORTH and device.free and self.problem.keep[offer] is not None:
             return FREE_SLOTS_WANTED
         return reason
+
+    def _nearness(self, i: int, want: Want, function: int) -> int:
+        """How near ``i`` is to serving ``want`` with ``function``, total and host budgets aside."""
+        state = self.state
+        if want.named is not None and i not in want.named:
+            return NO_USE
+        if state.room_at(want, self.problem.host[i]) <= 0:
+            return ROOM
+        if state.function_left[function] <= 0:
+            return FUNCTION
+        return MATES if want.gang else WORTH
 
     def _wants(self, model: str) -> list[tuple[Want, int]]:
         """The waiting wants that ``model`` fits, each with the function that would serve it."""
@@ -145,7 +146,14 @@ class _DeviceJudge:
                 for want, least in self._by_function.get(function, ())
                 if after >= least
             ]
+            wants.sort(key=self._ease)
         return wants
+
+    def _ease(self, pair: tuple[Want, int]) -> tuple[bool, bool, bool, bool]:
+        """Those first that most devices could serve, so that few need be looked at."""
+        want, function = pair
+        spent = self.state.function_left[function] <= 0
+        return (spent, want.gang, want.named is not None, want.hosts is not None)
 
     def _model(self, model: str) -> Reason:
         reason = self._models.get(model)
@@ -269,6 +277,7 @@ class _WantJudge:
             for functions, _ in want.needs
         ):
             return True
-        places = self._places(want)
-        hosts = self.problem.at if places is None else {self.problem.host[i] for i in places}
-        return not any(state.left_at(host) > 0 for host in hosts)
+        if want.named is not None:
+            return all(state.left_at(self.problem.host[i]) <= 0 for i in want.named)
+        hosts = self.problem.at if want.hosts is None else want.hosts
+        return all(state.left_at(host) <= 0 for host in hosts)

@@ -15,6 +15,7 @@ Every change has an exact inverse, which is how the search tries something and t
 from __future__ import annotations
 
 from bisect import insort
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -149,6 +150,24 @@ class State:
         rest = self.problem.free_total[function] - used
         top = len(kept) - 1
         return kept[min(rest, top)] - kept[min(max(rest - gone, 0), top)]
+
+    def marginal(self, i: int) -> float:
+        """What the plan would lose without the changeover of ``i`` and the units that it serves."""
+        problem = self.problem
+        worth = 0.0
+        units = Counter(grant.want for grant in dict.fromkeys(self.on[i]))
+        for want, count in units.items():
+            served = len(self.served[want.number])
+            worth += want.value[served] - want.value[served - count]
+        function = self.target[i]
+        cost = problem.wear[i] + self.fixed(function)
+        cost += self.spread * (self.count[problem.host[i]] - 1)
+        free = problem.free[i]
+        if free:
+            old = problem.offer[i]
+            used, gone = self.used[old], self.gone[old]
+            cost += self._loss(old, used, gone) - self._loss(old, used, gone - free)
+        return worth - cost
 
     # Changes, each with its inverse.
 

@@ -7,7 +7,8 @@ fill the slots left over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from heapq import heapify, heappop, heappush
 from itertools import chain, islice
@@ -21,11 +22,15 @@ from changeover.policies.score import EPSILON, Grant, State
 BLINK: Final = 0.25
 """How often a try of the local search overlooks a device, so that tries differ."""
 
-LOOKS: Final = 256
-"""How many hosts are looked at for one gang before it waits for another plan."""
+LOOKS: Final = 24
+"""How many hosts are looked at for one gang at width one; then it waits for another plan."""
 
 CROWD: Final = 16
 """From this many wants of one function on, those that are served are taken off its list."""
+
+
+Taker = tuple[float, int, int, float, Want]
+"""A waiting unit: density (negative), slots, number of the want, weight, want."""
 
 
 class Server:
@@ -41,12 +46,12 @@ class Server:
         self.width = width
         self.work = 0
         self.blink: Random | None = None
-        self.waiting: list[list[Want]] = [[] for _ in problem.functions]
-        self.whole: list[list[Want]] = [[] for _ in problem.functions]
+        self.wants: list[Want] = []
+        self.waiting: list[list[Want]] = []
+        self.whole: list[list[Want]] = []
         self._heaps: dict[str, list[tuple[float, int]]] = {}
         self._ways: dict[tuple[int, str], list[tuple[int, list[Way]]]] = {}
         self._places: dict[int, tuple[list[str], Iterator[str]]] = {}
-        self._reach: dict[int, list[int]] = {}
         self._order: dict[int, list[str]] = {}
         self._all_hosts = list(problem.at)
         self._host_number = {host: k for k, host in enumerate(problem.at)}
@@ -57,8 +62,16 @@ class Server:
             heapify(heap)
 
     def admit(self, wants: list[Want]) -> None:
-        """Let ``wants`` fill slots that others leave over, the densest first."""
-        for want in sorted(wants, key=_first_density):
+        """Let ``wants`` compete, also for slots that others leave over: the densest first."""
+        self.wants += sorted(wants, key=_first_density)
+        self.relist()
+
+    def relist(self) -> None:
+        """Look at every want and host afresh, whatever was settled before."""
+        self.waiting = [[] for _ in self.problem.functions]
+        self.whole = [[] for _ in self.problem.functions]
+        self._places.clear()
+        for want in self.wants:
             if not want.gang:
                 lists = self.whole if want.whole else self.waiting
                 for function in want.functions:
@@ -66,41 +79,51 @@ class Server:
 
     # Slots that are there.
 
-    def spare(self, want: Want) -> Grant | None:
-        """Serve the next unit of ``want`` without programming anything."""
+    def spare(self, want: Want) -> Iterator[Grant]:
+        """Ways to serve units of ``want`` without programming anything, one after the other.
+
+        Each is to be granted before the next is asked for.
+        """
         if want.gang:
-            return self._gang_spare(want)
+            yield from self._gang_spare(want)
+            return
         state, host = self.state, self.problem.host
         whole, hosts, named = want.whole, want.hosts, want.named
         slots = 0 if whole else want.slots
         left = state.left
         for function in want.functions:
-            for i in state.offering[function] if whole else state.stock[function]:
+            stock = state.offering[function] if whole else state.stock[function]
+            # Grants take devices off the list: the place on it is found anew each time.
+            k = 0
+            while k < len(stock):
+                i = stock[k]
                 if (
                     left[i] >= slots
                     and (named is None or i in named)
                     and (hosts is None or state.room_at(want, host[i]) > 0)
                     and not (whole and state.serves(i, want))
                 ):
-                    return Grant(want, host[i], ((i, function, slots),))
-        return None
+                    yield Grant(want, host[i], ((i, function, slots),))
+                    k = bisect_left(stock, i)
+                else:
+                    k += 1
 
-    def _gang_spare(self, want: Want) -> Grant | None:
-        """Serve a gang by slots that are there, on a host that has some for every need."""
+    def _gang_spare(self, want: Want) -> Iterator[Grant]:
+        """Serve a gang by slots that are there, on hosts that have some for every need."""
         state, host = self.state, self.problem.host
+        if not all(any(state.stock[f] for f in functions) for functions, _ in want.needs):
+            return
         functions, slots = want.needs[0]
-        tried = set()
-        for function in functions:
-            for i in state.stock[function]:
-                place = host[i]
-                if state.left[i] < slots or place in tried:
-                    continue
-                tried.add(place)
-                if state.room_at(want, place) > 0:
-                    option = place_gang(state, want, place, self._spare_ways(want, place))
-                    if option is not None:
-                        return option.grant
-        return None
+        places = dict.fromkeys(
+            host[i] for f in functions for i in state.stock[f] if state.left[i] >= slots
+        )
+        for place in places:
+            while state.room_at(want, place) > 0:
+                ways = self._spare_ways(want, place)
+                option = place_gang(state, want, place, ways)
+                if option is None:
+                    break
+                yield option.grant
 
     def _spare_ways(self, want: Want, host: str) -> list[tuple[int, list[Way]]]:
         """The devices of ``host`` that offer what each need asks for."""
@@ -157,44 +180,30 @@ class Server:
 
     def _candidates(self, want: Want) -> list[tuple[float, int]]:
         """Idle devices worth a look for one unit of ``want``, with their ground costs."""
-        problem, state = self.problem, self.state
+        state = self.state
         if state.total_left <= 0:
             return []
         if want.named is None and want.hosts is None:
             models = self._models(want.functions, want.slots)
             return [pair for model in models for pair in self._cheapest(model, want.functions)]
-        found: list[tuple[float, int]] = []
-        target, on, host = state.target, state.on, problem.host
-        enough = 4 * self.width
-        for i in self._reachable(want):
-            if (
-                target[i] == NOBODY
-                and not on[i]
-                and state.room_at(want, host[i]) > 0
-                and state.left_at(host[i]) > 0
-            ):
-                found.append((state.ground(i), i))
-                if len(found) >= enough:
-                    break
-        return found
+        return list(islice(self._tied(want), 4 * self.width))
 
-    def _reachable(self, want: Want) -> list[int]:
-        """The devices that could be programmed for ``want``, where it is tied to some."""
-        reach = self._reach.get(want.number)
-        if reach is None:
-            problem = self.problem
-            may, model, offer = problem.may, problem.model, problem.offer
-            models = self._models(want.functions, want.slots)
-            only = want.functions[0] if len(want.functions) == 1 else NOBODY - 1
-            among = (
-                sorted(want.named)
-                if want.named is not None
-                else chain.from_iterable([problem.at[host] for host in self._hosts(want)])
-            )
-            reach = self._reach[want.number] = [
-                i for i in among if may[i] and model[i] in models and offer[i] != only
-            ]
-        return reach
+    def _tied(self, want: Want) -> Iterator[tuple[float, int]]:
+        """Idle devices among those that ``want`` names, or on hosts that may take it."""
+        problem, state = self.problem, self.state
+        may, model, target, on = problem.may, problem.model, state.target, state.on
+        models = self._models(want.functions, want.slots)
+        if want.named is not None:
+            places = ((problem.host[i], [i]) for i in sorted(want.named))
+        else:
+            at = problem.at
+            places = ((host, at[host]) for host in self._hosts(want))
+        for host, devices in places:
+            if state.room_at(want, host) <= 0 or state.left_at(host) <= 0:
+                continue
+            for i in devices:
+                if may[i] and target[i] == NOBODY and not on[i] and model[i] in models:
+                    yield state.ground(i), i
 
     def _models(self, functions: tuple[int, ...], slots: int) -> dict[str, None]:
         """The models on which one of ``functions`` yields as many slots as that."""
@@ -268,50 +277,53 @@ class Server:
 
         One unit of ``but`` is taken as served on the same device already.
         """
-        chosen: list[tuple[float, Want]] = []
-        state, host = self.state, self.problem.host[i]
-        served = state.served
+        chosen = []
         if slots:
-            found: list[tuple[float, int, int, float, Want]] = []
-            gathered, least, settled = 0, float("inf"), 0
-            listed = self.waiting[function]
-            for want in listed:
-                size = want.slots
-                if gathered >= slots and want.weights[0] <= least * size:
-                    break
-                first = len(served[want.number])
-                count = want.units - first
-                if count <= 0:
-                    settled += 1
-                    continue
-                if size > slots or (want.named is not None and i not in want.named):
-                    continue
-                if want.hosts is not None:
-                    count = min(count, state.room_at(want, host))
-                if want is but:
-                    first += 1
-                    count -= 1
-                for weight in want.weights[first : first + min(count, slots // size)]:
-                    found.append((-weight / size, size, want.number, weight, want))
-                    gathered += size
-                    least = min(least, weight / size)
-            if settled > CROWD and 2 * settled > len(listed) and self.blink is None:
-                self.waiting[function] = [w for w in listed if state.waiting(w) > 0]
-            if len(found) > 1:
-                found.sort(key=_by_density)
-            for _, size, _, weight, want in found:
+            takers = self._takers(i, function, slots, but)
+            if len(takers) > 1:
+                takers.sort(key=_by_density)
+            for _, size, _, weight, want in takers:
                 if size <= slots:
                     slots -= size
                     chosen.append((weight, want))
-        for want in self.whole[function]:
-            if (
-                want is not but
-                and state.waiting(want) > 0
-                and (want.named is None or i in want.named)
-                and state.room_at(want, host) > 0
-            ):
-                chosen.append((want.weights[len(served[want.number])], want))
+        state, host = self.state, self.problem.host[i]
+        chosen += [
+            (want.weights[len(state.served[want.number])], want)
+            for want in self.whole[function]
+            if want is not but
+            and state.waiting(want) > 0
+            and (want.named is None or i in want.named)
+            and state.room_at(want, host) > 0
+        ]
         return chosen
+
+    def _takers(self, i: int, function: int, slots: int, but: Want | None) -> list[Taker]:
+        """The units that could take slots of ``i``, as far as they are dense enough to matter."""
+        state, host = self.state, self.problem.host[i]
+        served = state.served
+        found: list[Taker] = []
+        gathered, least, settled = 0, float("inf"), 0
+        listed = self.waiting[function]
+        for want in listed:
+            size = want.slots
+            if gathered >= slots and want.weights[0] <= least * size:
+                break
+            first = len(served[want.number]) + (want is but)
+            if first >= want.units:
+                settled += 1
+                continue
+            if size > slots or (want.named is not None and i not in want.named):
+                continue
+            count = slots // size
+            if want.hosts is not None:
+                count = min(count, state.room_at(want, host) - (want is but))
+            for weight in want.weights[first : first + max(count, 0)]:
+                found.append((-weight / size, size, want.number, weight, want))
+                gathered += size
+                least = min(least, weight / size)
+        if settled > CROWD and 2 * settled > len(listed) and self.blink is None:
+            self.waiting[function] = [want for want in listed if state.waiting(want) > 0]
+        return found
 
     def fill_up(self, i: int, function: int) -> None:
         """Let waiting units take what ``i`` has left."""
@@ -325,9 +337,13 @@ class Server:
 
     def _gang(self, want: Want) -> Option | None:
         """The best of the first hosts where the gang fits."""
+        state = self.state
+        for functions, _ in want.needs:
+            if not any(state.function_left[f] > 0 or state.stock[f] for f in functions):
+                return None
         best: Option | None = None
         found = 0
-        for host in islice(self.gang_hosts(want), LOOKS):
+        for host in islice(self.gang_hosts(want), LOOKS * self.width):
             if self.blink is not None and self.blink.random() < BLINK:
                 continue
             option = self.gang_at(want, host)
@@ -361,31 +377,33 @@ class Server:
         They are looked up as far as they are asked for, each want from another start.
         """
         if want.number not in self._places:
-            hosts = self._hosts(want)
-            start = want.number * 7919 % len(hosts) if hosts else 0
-            order = chain(islice(hosts, start, None), islice(hosts, start))
-            self._places[want.number] = ([], filter(self._could(want), order))
+            self._places[want.number] = ([], self._look_for_hosts(want))
         known, rest = self._places[want.number]
         yield from known
         for host in rest:
             known.append(host)
             yield host
 
-    def _could(self, want: Want) -> Callable[[str], bool]:
-        """Whether a host has devices for all needs of ``want``: a quick test that errs towards yes."""
-        needs = [
-            (self._mask(self._models(functions, slots)), frozenset(functions))
-            for functions, slots in want.needs
-        ]
+    def _look_for_hosts(self, want: Want) -> Iterator[str]:
+        hosts = self._hosts(want)
+        left = self.state.function_left
+        needs = []
+        for functions, slots in want.needs:
+            # While a search tries changes, budgets come back; otherwise what is spent is spent.
+            open_now = tuple(f for f in functions if left[f] > 0 or self.blink is not None)
+            mask = self._mask(self._models(open_now, slots))
+            needs.append((mask, frozenset(functions)))
+            if not mask:
+                offering = {host for f in functions for host in self._supply.get(f, ())}
+                hosts = [host for host in hosts if host in offering]
         models, offers = self._host_models, self._host_offers
-
-        def could(host: str) -> bool:
-            return all(
-                models[host] & mask or not offers[host].isdisjoint(functions)
-                for mask, functions in needs
-            )
-
-        return could
+        start = want.number * 7919 % len(hosts) if hosts else 0
+        for host in chain(islice(hosts, start, None), islice(hosts, start)):
+            for mask, wanted in needs:
+                if not models[host] & mask and offers[host].isdisjoint(wanted):
+                    break
+            else:
+                yield host
 
     def _mask(self, models: Iterable[str]) -> int:
         return sum(
@@ -405,6 +423,15 @@ class Server:
             if may:
                 masks[problem.host[i]] |= bits[problem.model[i]]
         return masks
+
+    @cached_property
+    def _supply(self) -> dict[int, list[str]]:
+        """For each function, the hosts that have free slots of it."""
+        supply: dict[int, list[str]] = {}
+        for host, functions in self._host_offers.items():
+            for function in functions:
+                supply.setdefault(function, []).append(host)
+        return supply
 
     @cached_property
     def _host_offers(self) -> dict[str, set[int]]:
@@ -439,5 +466,5 @@ def _first_density(want: Want) -> tuple[float, int, int]:
     return want.density(0)
 
 
-def _by_density(entry: tuple[float, int, int, float, Want]) -> tuple[float, int, int]:
+def _by_density(entry: Taker) -> tuple[float, int, int]:
     return entry[:3]
