@@ -48,7 +48,7 @@ def test_jitter_only_shortens_and_at_most_by_half(
     whole = backoff(failures, first=first, most=most, jitter=0.0)
     low, high = sorted((one, other))
     less = backoff(failures, first=first, most=most, jitter=high)
-    assert whole / 2 < less <= backoff(failures, first=first, most=most, jitter=low) <= whole
+    assert whole / 2 <= less <= backoff(failures, first=first, most=most, jitter=low) <= whole
 
 
 def test_most_wins_over_first() -> None:
