@@ -18,7 +18,7 @@ LOCK := $(BIN)/uv --quiet --no-config pip compile --universal --python-version 3
 	--no-emit-index-url --no-emit-find-links --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench clean lock
+.PHONY: help run test lint bench faults clean lock
 
 help: ## Say what can be done here
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | \
@@ -38,6 +38,9 @@ lint: $(VENV)/.installed-dev ## Check style, types and the layers' direction
 
 bench: $(VENV)/.installed-dev ## Measure reaction, intake and memory
 	$(BIN)/python -m bench $(ARGS)
+
+faults: $(VENV)/.installed-dev ## Maltreat real processes and judge what happened; ARGS="--size long"
+	$(BIN)/python tests/faults/battery.py $(ARGS)
 
 lock: $(VENV)/.made ## Write the lock files anew, with the newest versions allowed
 	$(PIP) install --upgrade uv
