@@ -307,10 +307,22 @@ def example() -> str:
     for name, field in Settings.model_fields.items():
         if name in SECTIONS:
             lines += ["", f"# --- {SECTIONS[name]}"]
-        value = EXAMPLES.get(name, field.default)
+        value = EXAMPLES.get(name, field.get_default(call_default_factory=True))
+        if value is None:
+            value = _of_kind(field.annotation)
         said = field.description or ", ".join(_choices(field.annotation))
         lines += ["", f"# {said}", f"#{name} = {_as_toml(value)}"]
     return "\n".join(lines) + "\n"
+
+
+def _of_kind(annotation: Any) -> Any:
+    """What a setting could be that has neither default nor example."""
+    from typing import get_args
+
+    kinds = get_args(annotation) or (annotation,)
+    return next(
+        (value for kind, value in ((bool, True), (int, 10), (float, 60.0)) if kind in kinds), "name"
+    )
 
 
 def _choices(annotation: Any) -> list[str]:

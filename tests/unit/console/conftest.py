@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 import structlog
 from typer.testing import CliRunner, Result
-from unit.console.home import Home, fill, make_home
+from unit.console.home import Home, copy_of, fill, make_home
 
 from changeover.console.cli import app
 from changeover.models.errors import AskOperator
@@ -61,12 +61,18 @@ def _own_logs() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    """A filled database and a catalog; no broker and no Placement."""
-    made = make_home(tmp_path)
+@pytest.fixture(scope="session")
+def _filled(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    made = make_home(tmp_path_factory.mktemp("filled"))
     fill(made)
-    yield from _in_it(made, monkeypatch)
+    made.database.dispose()
+    return made
+
+
+@pytest.fixture
+def home(_filled: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    """A filled database and a catalog; no broker and no Placement."""
+    yield from _in_it(copy_of(_filled, tmp_path), monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -83,12 +89,10 @@ def fleet_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def home_with_placement(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fleet_url: str
+    _filled: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fleet_url: str
 ) -> Iterator[Home]:
     """The same, and its devices are in Placement."""
-    made = make_home(tmp_path, fleet_url)
-    fill(made)
-    yield from _in_it(made, monkeypatch)
+    yield from _in_it(copy_of(_filled, tmp_path, fleet_url), monkeypatch)
 
 
 @pytest.fixture

@@ -40,8 +40,9 @@ def test_the_example_loads_as_it_is_and_with_every_line_in_force(
     settings = load_settings()
     assert settings.cloud == "mycloud"
     for name, field in Settings.model_fields.items():
-        if name not in EXAMPLES:
-            assert getattr(settings, name) == field.default
+        default = field.get_default(call_default_factory=True)
+        if name not in EXAMPLES and default is not None:
+            assert getattr(settings, name) == default
 
 
 def test_the_example_catalog_is_the_file_and_loads() -> None:
