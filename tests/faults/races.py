@@ -172,7 +172,7 @@ class Ambushed:
     def put_inventories(
         self, uuid: str, generation: int, inventories: Mapping[str, Inventory]
     ) -> int:
-        """A write that closes the device is a fence: ambush it."""
+        """The first write that closes the device is its fence: ambush it."""
         closes = RC not in inventories or inventories[RC].capacity <= 0
         if not closes or uuid not in self.raced:
             return self._inner.put_inventories(uuid, generation, inventories)
@@ -191,6 +191,7 @@ class Ambushed:
             self.edge = min(0.02, self.edge + EDGE_STEP)
             raise
         self.fences.append((uuid, sent, time.time()))
+        self.raced.discard(uuid)  # what closes it from now on is publishing
         self.outcomes["fence_first"] += 1
         self.edge = max(-0.02, self.edge - EDGE_STEP)
         return new
