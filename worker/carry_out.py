@@ -265,6 +265,7 @@ class CarryOut:
             state = world.placement.state(fence.provider)
             if state.generation != usage.generation:
                 continue
+            self._still_mine(job)
             is_closed = is_fenced(state.inventories, model, world.catalog)
             if fence.before is None or not (is_closed or fence.before == state):
                 # Also what others wrote since it was journaled first: that is to be put back.
@@ -512,14 +513,15 @@ class CarryOut:
         world = self.world
         provider = job.device.provider
         for other in self._fences(job):
-            if close(world, world.device(other.provider)):
+            if close(world, world.device(other.provider), lambda: self._still_mine(job)):
                 log.error("fence.was_lifted", provider=other.provider)
         # Where somebody had opened it, whoever took it counts on what it was.
         self._seen_idle(job)
         for other in self._fences(job):
             if other.provider != provider:
-                self._empty_sibling(world.device(other.provider))
+                self._empty_sibling(job, world.device(other.provider))
         state = world.placement.state(provider)
+        self._still_mine(job)
         traits = traits_with(state.traits, job.function, job.model, world.catalog)
         generation = state.generation
         if traits != state.traits:
@@ -534,7 +536,7 @@ class CarryOut:
         self._seen_idle(job)
         return self._done(job, generation)
 
-    def _empty_sibling(self, device: Device) -> None:
+    def _empty_sibling(self, job: Job, device: Device) -> None:
         """What shared the card was reset with it: it has no function any more.
 
         It stays closed until the changeover is done: whoever took it before then would look like
@@ -543,6 +545,7 @@ class CarryOut:
         world = self.world
         model = world.model(device)
         state = world.placement.state(device.provider)
+        self._still_mine(job)
         traits = traits_with(state.traits, None, model, world.catalog)
         generation = state.generation
         if traits != state.traits:
@@ -646,6 +649,7 @@ class CarryOut:
                 continue
             device = world.device(fence.provider)
             state = world.placement.state(fence.provider)
+            self._still_mine(job)
             function = function_seen(
                 fence.before.inventories,
                 fence.before.traits,
@@ -684,8 +688,8 @@ class CarryOut:
         log.error("changeover.quarantined", why=reason.text, **dict(reason.facts))
         for fence in self._fences(job):
             try:
-                close(self.world, self.world.device(fence.provider))
-            except ChangeoverError as exc:
+                close(self.world, self.world.device(fence.provider), lambda: self._still_mine(job))
+            except (Retry, Refuse, Stale, OutcomeUnknown) as exc:
                 # The sweep looks after the fences of all that is quarantined.
                 log.warning("fence.not_closed", provider=fence.provider, why=exc.message)
         with self.world.database.write() as tx:
@@ -712,6 +716,22 @@ class CarryOut:
     def _fences(self, job: Job) -> list[Fence]:
         with self.world.database.read() as tx:
             return tx.fences.of(job.changeover.id)
+
+    def _still_mine(self, job: Job) -> None:
+        """Raise :class:`Reread` if another worker has taken over. Ask after reading Placement.
+
+        What is written then carries a generation from before the takeover: whoever took over has
+        written since, or makes this write's generation its own reading. Asked before reading, a
+        worker that was paused in between would write over what the other has published.
+        """
+        with self.world.database.read() as tx:
+            now = tx.changeovers.get(job.changeover.id)
+        if (
+            now is None
+            or now.state is not job.changeover.state
+            or now.lease_owner != job.changeover.lease_owner
+        ):
+            raise Reread(f"changeover {job.changeover.id} was taken over by another worker")
 
     def _stop_if_cancelled(self, job: Job) -> None:
         with self.world.database.read() as tx:

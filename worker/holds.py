@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
@@ -54,15 +55,18 @@ def open_slots(world: World, device: Device) -> None:
     raise Stale(f"{device.name} changes faster than its slots can be opened")
 
 
-def close(world: World, device: Device) -> bool:
+def close(world: World, device: Device, still: Callable[[], object]) -> bool:
     """Close a device again that somebody else opened behind a fence; whether it was open.
 
     All slots are reserved: Placement accepts that even where some of them are in use by now.
+    ``still`` is asked once Placement was read: it raises if the fence is not the caller's any
+    more.
     """
     model = world.model(device)
     state = world.placement.state(device.provider)
     if is_fenced(state.inventories, model, world.catalog):
         return False
+    still()
     closed = fenced(state.inventories, model, world.catalog, "nova")
     world.placement.put_inventories(device.provider, state.generation, closed)
     return True

@@ -12,6 +12,7 @@ from changeover.models.boot import Boot
 from changeover.models.errors import (
     AskOperator,
     ChangeoverError,
+    Garbled,
     NotFound,
     OutcomeUnknown,
     Refuse,
@@ -166,7 +167,10 @@ def _creating(world: World, boot: Boot) -> Boot:
 
 def _adopt(world: World, boot: Boot, found: tuple[Server, ...]) -> Boot:
     """The unanswered create did work. Of two with one marker, the recorded or first one stays."""
-    keep, *others = sorted(found, key=lambda s: (s.status is not ServerStatus.ACTIVE, s.uuid))
+    order = (ServerStatus.ACTIVE, ServerStatus.BUILD, ServerStatus.ERROR, ServerStatus.OTHER)
+    keep, *others = sorted(
+        found, key=lambda s: (order.index(s.status) if s.status in order else len(order), s.uuid)
+    )
     for other in others:
         log.error("boot.doubled", kept=keep.uuid, other=other.uuid, status=other.status)
         if other.status is ServerStatus.ERROR:
@@ -184,7 +188,8 @@ def _send(world: World, boot: Boot, failed: Server) -> Boot:
         boot = tx.boots.postpone(boot, boot.wake_at, boot.reason, sent_at=world.clock.now())
     try:
         successor = world.servers.create_like(failed, boot.marker)
-    except OutcomeUnknown as exc:
+    except (OutcomeUnknown, Garbled) as exc:
+        # Also an answer that cannot be read may be that of a create that worked.
         log.warning("boot.create_unknown", why=exc.message)
         return _creating(world, boot)
     except Retry:
@@ -196,9 +201,17 @@ def _send(world: World, boot: Boot, failed: Server) -> Boot:
         return _refused(world, boot, exc)
     log.info("boot.recreated", successor=successor, attempt=boot.attempt)
     with world.database.write() as tx:
-        now = world.clock.now()
         reason = Reason("boot.building", f"created again as {successor}")
-        return tx.boots.move(boot, BootState.BUILDING, now, successor=successor, reason=reason)
+        created = tx.boots.created(boot, successor, world.clock.now(), reason)
+    if created is not None:
+        return created
+    # Paused for so long that the create was given up for lost, or found by its marker.
+    with world.database.read() as tx:
+        known = tx.boots.get(boot.id)
+    if known is None or known.successor != successor:
+        log.error("boot.created_too_late", successor=successor, attempt=boot.attempt)
+        world.servers.delete(successor)
+    raise Reread(f"boot {boot.id} went on without this worker", boot=boot.id)
 
 
 def _refused(world: World, boot: Boot, exc: ChangeoverError) -> Boot:

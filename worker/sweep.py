@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 
 import structlog
 
@@ -82,10 +83,19 @@ def _keep_closed(world: World, providers: list[str]) -> int:
     closed = 0
     for provider in providers:
         try:
-            closed += close(world, world.device(provider))
+            closed += close(
+                world, world.device(provider), partial(_still_quarantined, world, provider)
+            )
         except ChangeoverError as exc:
             log.warning("fence.not_closed", provider=provider, why=exc.message)
     return closed
+
+
+def _still_quarantined(world: World, provider: str) -> None:
+    """An operator may have released it since, and another changeover published it."""
+    with world.database.read() as tx:
+        if provider not in _quarantined(tx):
+            raise Reread(f"{provider} is not quarantined any more")
 
 
 def _untold(world: World) -> int:

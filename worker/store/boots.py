@@ -171,6 +171,28 @@ class Boots:
             Audit(self.session).add(now, "worker", f"boot.{state}", boot.id, **facts)
         return Boot(**row)
 
+    def created(self, boot: Boot, successor: str, now: float, reason: Reason) -> Boot | None:
+        """The boot's current attempt made ``successor``; ``None`` if another attempt is current.
+
+        Whoever holds the lease by now has not found it yet: what it decides next is void.
+        """
+        row = self.session.row(
+            update(BootRow)
+            .where(
+                BootRow.id == boot.id,
+                BootRow.state == BootState.CREATING,
+                BootRow.attempt == boot.attempt,
+            )
+            .values(state=BootState.BUILDING, successor=successor, reason=reason)
+            .returning(BootRow.__table__)
+        )
+        if row is None:
+            return None
+        Audit(self.session).add(
+            now, "worker", f"boot.{BootState.BUILDING}", boot.id, reason=reason.as_json()
+        )
+        return Boot(**row)
+
     def describe(self, boot: Boot, request: ResourceRequest, device_profile: str | None) -> None:
         """Say what a boot asks for; raises :class:`Reread` if it was judged meanwhile."""
         done = self.session.connection.execute(
