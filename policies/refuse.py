@@ -50,7 +50,7 @@ NEARER: Final = (
 
 NO_USE, ROOM, TOTAL, HOST, FUNCTION, MATES, WORTH = range(-1, 6)
 
-LOOKS: Final = 8
+LOOKS: Final = 4
 """How many waiting wants are looked at for the reason of one device."""
 
 

@@ -117,7 +117,11 @@ class Server:
         places = dict.fromkeys(
             host[i] for f in functions for i in state.stock[f] if state.left[i] >= slots
         )
+        # Slots that programs leave over are not in this index; programming for a gang finds them.
+        rest = [functions for functions, _ in want.needs[1:]]
         for place in places:
+            if any(self._host_offers[place].isdisjoint(functions) for functions in rest):
+                continue
             while state.room_at(want, place) > 0:
                 ways = self._spare_ways(want, place)
                 option = place_gang(state, want, place, ways)
@@ -186,7 +190,7 @@ class Server:
         if want.named is None and want.hosts is None:
             models = self._models(want.functions, want.slots)
             return [pair for model in models for pair in self._cheapest(model, want.functions)]
-        return list(islice(self._tied(want), 4 * self.width))
+        return list(islice(self._tied(want), 2 * self.width))
 
     def _tied(self, want: Want) -> Iterator[tuple[float, int]]:
         """Idle devices among those that ``want`` names, or on hosts that may take it."""
@@ -395,7 +399,7 @@ class Server:
             needs.append((mask, frozenset(functions)))
             if not mask:
                 offering = {host for f in functions for host in self._supply.get(f, ())}
-                hosts = [host for host in hosts if host in offering]
+                hosts = sorted(offering.intersection(hosts), key=self._host_number.__getitem__)
         models, offers = self._host_models, self._host_offers
         start = want.number * 7919 % len(hosts) if hosts else 0
         for host in chain(islice(hosts, start, None), islice(hosts, start)):
