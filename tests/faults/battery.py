@@ -3,7 +3,7 @@
     python tests/faults/battery.py [--size ci|long] [--only NAME] [--json FILE]
 
 Prints one table. The exit status is 1 if anything was violated, lost, doubled or leaked, 2 if a
-server that a section needs is not installed.
+server, or a driver, that a section needs is not installed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import structlog
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import services
 from faults import kills, outages, races, remote, storm
 from faults.table import Row, render, write_json
 
@@ -88,6 +89,8 @@ def main() -> int:
         started = time.monotonic()
         try:
             made = section(home)
+        except services.MissingError as error:
+            made = Row.missing(name, error)
         except Exception as error:  # noqa: BLE001 - one broken section must not hide the others
             traceback.print_exc()
             broken = Row(name, took=time.monotonic() - started)
@@ -102,7 +105,9 @@ def main() -> int:
     sys.stdout.write(render(rows) + "\n")
     if given.json is not None:
         write_json(given.json, rows)
-    return 1 if any(row.wrong for row in rows) else 0
+    if any(row.wrong for row in rows):
+        return 1
+    return 2 if any(row.skipped for row in rows) else 0
 
 
 def _say(text: str) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -468,10 +469,17 @@ def run(
     seed: int = 1,
 ) -> list[Row]:
     """Every pair: first without settling, where the checker must find something; then with."""
-    rows = []
+    rows: list[Row] = []
     for database in dict.fromkeys(pair.database for pair in pairs):
         mine = [pair for pair in pairs if pair.database == database]
-        with mine[0].serve() as url:
+        with contextlib.ExitStack() as stack:
+            try:
+                if database == "postgresql" and find_spec("psycopg2") is None:
+                    raise services.MissingError("psycopg2 is not installed")
+                url = stack.enter_context(mine[0].serve())
+            except services.MissingError as error:
+                rows.append(Row.missing(f"races {database}", error))
+                continue
             fresh = fresh_databases(url)
             for pair in mine:
                 if unsettled_seconds:

@@ -30,6 +30,7 @@ class Row:
     slowest: float = 0.0
     took: float = 0.0
     note: str = ""
+    skipped: bool = False
     wrong: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -42,6 +43,11 @@ class Row:
         self.wrong += verdict.lines()
         for name, count in verdict.facts.items():
             self.facts[name] = self.facts.get(name, 0) + count
+
+    @classmethod
+    def missing(cls, section: str, what: object) -> Row:
+        """A section that cannot run here."""
+        return cls(section, note=f"not run: {what}", skipped=True)
 
     def fails(self, why: str) -> None:
         """A promise that is not the checker's to see: a bound exceeded, a silence."""
