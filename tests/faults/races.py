@@ -79,6 +79,9 @@ class Pair:
         return f"{self.database}/{self.fence}"
 
     def serve(self) -> AbstractContextManager[str]:
+        """The database server; raises ``MissingError`` if it, or a driver for it, is missing."""
+        if self.database == "postgresql" and find_spec("psycopg2") is None:
+            raise services.MissingError("psycopg2 is not installed")
         return services.mariadb() if self.database == "mariadb" else services.postgres()
 
 
@@ -474,8 +477,6 @@ def run(
         mine = [pair for pair in pairs if pair.database == database]
         with contextlib.ExitStack() as stack:
             try:
-                if database == "postgresql" and find_spec("psycopg2") is None:
-                    raise services.MissingError("psycopg2 is not installed")
                 url = stack.enter_context(mine[0].serve())
             except services.MissingError as error:
                 rows.append(Row.missing(f"races {database}", error))
