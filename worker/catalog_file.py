@@ -157,6 +157,11 @@ def _read(data: bytes | str, name: str) -> _Document:
         said = str(error).splitlines()[0]
         document.problems.append(((1, 1), f"is not YAML: {said}"))
         return document
+    except (LookupError, AttributeError, TypeError, AssertionError) as error:
+        # What the library does not foresee, such as a YAML version that it does not know.
+        said = f"the reader stumbles over it ({type(error).__name__})"
+        document.problems.append(((1, 1), f"is not YAML that can be read: {said}"))
+        return document
     except RecursionError:
         document.problems.append(((1, 1), f"has more than {MAX_DEPTH} levels"))
         return document
@@ -222,6 +227,7 @@ def _scalar(
         return None
     try:
         return construct(node)
-    except (ValueError, YAMLError):
+    except (ValueError, LookupError, AttributeError, YAMLError):
+        # The library stumbles over values like an empty !!int.
         document.problems.append((place, f"{_dotted(path)}: is not a value of its kind"))
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from changeover.models.catalog import Catalog
@@ -20,7 +20,7 @@ SNIPPETS = st.one_of(
     st.sampled_from([
         "{", "}", "[", "]", ":", "- ", "&a ", "*a", "<<: *a", "!!python/object:os.system ", "? ",
         "null", "~", "1e999", ".nan", ".inf", "0x1F", "0o17", "2001-01-01", "yes", "'", '"', "|",
-        ">-", "\t", "\x00", "\ufeff", "\u2028", "---\n", "...\n", "%YAML 9.9\n", "#", "-1", "0",
+        ">-", "\t", "\x00", "\ufeff", "\u2028", "---\n", "...\n", "%YAML 9.9\n", "#", "-1", "0", "!!int ", "!!float ", "!!timestamp ", "!!set ",
         "99999999999999999999", "true", "''", "[]", "{}", "x: {x: {x: {x: {}}}}", "\n", "  ",
     ]),
     st.text(max_size=8),
@@ -67,6 +67,8 @@ def _loads(text: str | bytes) -> None:
     suppress_health_check=list(HealthCheck),
 )
 @given(_mutated())
+@example("%YAML 9.9\n---\nmodels: {}\n")
+@example("models: {x: {slots: !!int ''}}\n")
 def test_mutated_catalogs(text: str) -> None:
     _loads(text)
 
