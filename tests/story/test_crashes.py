@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from story.trouble import KINDS, Trouble
 from story.world import EFFECTS, Cloud, Worker
 
 LONG = os.environ.get("CHANGEOVER_LONG") == "1"
@@ -84,3 +85,27 @@ def test_killed_at_every_boundary(scenario: Scenario, tmp_path: Path) -> None:
             if not worker.dead:
                 break
     assert number > 20
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scenario", SCENARIOS if LONG else SCENARIOS[:1], ids=lambda s: s.name)
+def test_one_fault_at_every_remote_call(scenario: Scenario, kind: str, tmp_path: Path) -> None:
+    number = 0
+    while True:
+        with Cloud(tmp_path / str(number), resets=scenario.resets) as cloud:
+            trouble = Trouble(kind, number)
+            cloud.worker("a").plan = trouble
+            scenario.begin(cloud)
+            carry_on(cloud, "a")
+            cloud.calm()
+            cloud.checker.finally_()
+            assert not cloud.checker.violations, f"{kind} at {number}, {trouble.struck}: " + (
+                "\n".join([*cloud.checker.violations, cloud.describe(), *cloud.checker._story()])
+            )
+            if trouble.struck is None:
+                break
+            # One passing fault never costs a boot its rescue.
+            for outcome, count in cloud.checker.seen.items():
+                assert not outcome.startswith("boot ") or "booted" in outcome, (outcome, count)
+        number += 1
+    assert number >= 2

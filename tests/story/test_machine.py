@@ -10,7 +10,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -25,15 +24,12 @@ from hypothesis.stateful import (
     rule,
 )
 from story.checker import OTHER
-from story.world import AFTER, BEFORE, EFFECTS, BlindDriver, Cloud, SimulatedDriver, Worker
+from story.trouble import Trouble
+from story.world import BEFORE, BlindDriver, Cloud, SimulatedDriver, Worker
 
 from changeover.models.errors import (
     ChangeoverError,
-    Garbled,
-    OutcomeUnknown,
     Refuse,
-    Stale,
-    Unreachable,
 )
 from changeover.models.flavor import Flavor
 from changeover.models.states import ChangeoverState
@@ -75,53 +71,6 @@ UNKNOWN = Flavor(
         "trait:CUSTOM_FPGA_FUNCTION_AESS": "required",
     },
 )
-
-READS = frozenset({
-    "placement.providers", "placement.state", "placement.usage", "placement.candidates",
-    "servers.get", "servers.find", "servers.host_up",
-})  # fmt: skip
-WRITES = frozenset(call for call in EFFECTS if call.startswith(("placement.", "servers.")))
-CAS = frozenset({"placement.put_inventories", "placement.put_traits"})
-
-
-@dataclass
-class Trouble:
-    """What a worker is to meet: at the ``after``-th boundary that can meet it, once."""
-
-    kind: str
-    skip: int
-
-    def __call__(self, worker: Worker, when: str, call: str) -> None:
-        if self.skip < 0 or not self._fits(when, call):
-            return
-        self.skip -= 1
-        if self.skip >= 0:
-            return
-        if self.kind == "crash":
-            if call == "clock.sleep":
-                worker.cloud.note_killed_calls()
-            worker.die()
-        if self.kind == "unreachable":
-            raise Unreachable("injected: not reached")
-        if self.kind in {"lost request", "lost answer"}:
-            raise OutcomeUnknown("injected: no answer")
-        if self.kind == "stale":
-            raise Stale("injected: stale")
-        raise Garbled("injected: garbage")
-
-    def _fits(self, when: str, call: str) -> bool:
-        if self.kind == "crash":
-            return call in EFFECTS
-        if self.kind == "unreachable":
-            return when == BEFORE and call in READS | WRITES
-        if self.kind == "lost request":
-            return when == BEFORE and call in WRITES
-        if self.kind == "lost answer":
-            return when == AFTER and call in WRITES
-        if self.kind == "stale":
-            return when == BEFORE and call in CAS
-        return when == BEFORE and call in READS
-
 
 MEANWHILE = (
     "another works", "another works", "another works", "late", "late", "drain", "owner",
