@@ -99,8 +99,8 @@ def open_placement(settings: Settings) -> PlacementTenant:
     """Placement of the named cloud, or the embedded one."""
     from changeover.worker.adapters.placement_http import (  # noqa: PLC0415 - see above
         HttpPlacement,
-        Timeouts,
     )
+    from changeover.worker.adapters.service_http import Timeouts  # noqa: PLC0415 - see above
 
     limits = Timeouts(read=settings.request_timeout_seconds)
     if settings.cloud is not None:

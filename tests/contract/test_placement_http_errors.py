@@ -30,8 +30,9 @@ from changeover.models.errors import (
     Unreachable,
 )
 from changeover.models.placement import Inventory, RequestGroup, ResourceRequest
-from changeover.worker.adapters import placement_http
-from changeover.worker.adapters.placement_http import HttpPlacement, Timeouts
+from changeover.worker.adapters import service_http
+from changeover.worker.adapters.placement_http import HttpPlacement
+from changeover.worker.adapters.service_http import Timeouts
 
 P = "/resource_providers/u"
 FAST = Timeouts(connect=1.0, read=0.3, total=1.0)
@@ -351,7 +352,7 @@ def test_endless_answers_end(
     began = time.monotonic()
     assert type(raised(lambda: placement.usage("u"))) is Unreachable
     assert time.monotonic() - began < 3 * FAST.total
-    monkeypatch.setattr(placement_http, "LONGEST_ANSWER_BYTES", 1000)
+    monkeypatch.setattr(service_http, "LONGEST_ANSWER_BYTES", 1000)
     server.replies[f"GET {P}/traits"] = answer(200, b" " * 1001)
     server.replies[f"GET {P}/inventories"] = answer(200, b" " * 1001)
     assert type(raised(lambda: placement.state("u"))) is Garbled
