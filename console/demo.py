@@ -69,9 +69,7 @@ class Scenario:
 
     def boot(self, name: str, flavor: str, count: int = 1, host: str | None = None) -> None:
         """A user boots servers."""
-        self.booted[name] = self.servers.boot(
-            name, flavor, count=count, force_hosts=[] if host is None else [host]
-        )
+        self.booted[name] = self.servers.boot(name, flavor, count=count, host=host)
 
     def delete(self, name: str) -> None:
         """Their owner deletes them."""

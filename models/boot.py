@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from changeover.models.blueprint import Blueprint
 from changeover.models.placement import ResourceRequest
 from changeover.models.reasons import Reason
 from changeover.models.states import BootState
@@ -16,6 +17,9 @@ class Boot:
     ``server`` is the failed server, which stays until its ``successor`` is active. ``attempt``
     counts creates; together with ``id`` it makes the marker of each. ``failed_at`` is when the
     owner's boot failed first: its age counts from there, however often it is put back.
+    ``blueprint`` is what its server is created from, kept from before the first create on.
+    ``removed_at`` is when Changeover set out to delete the failed server ahead of its successor:
+    from then on its absence says nothing about its owner's wish.
     """
 
     id: str
@@ -40,6 +44,8 @@ class Boot:
     finished_at: float | None = None
     lease_owner: str | None = None
     lease_until: float = 0.0
+    blueprint: Blueprint | None = None
+    removed_at: float | None = None
 
     @property
     def marker(self) -> str:

@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from changeover.models.blueprint import Blueprint
 from changeover.models.placement import ProviderState, ResourceRequest
 from changeover.models.reasons import Reason
 from changeover.models.states import (
@@ -151,6 +152,8 @@ class BootRow(Base):
     finished_at: Mapped[float | None]
     lease_owner: Mapped[str | None] = mapped_column(String(64))
     lease_until: Mapped[float]
+    blueprint: Mapped[Blueprint | None] = mapped_column(Stored(Blueprint))
+    removed_at: Mapped[float | None]
     __table_args__ = (Index("ix_boots_state_wake", "state", "wake_at"),)
 
 

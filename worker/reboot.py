@@ -187,7 +187,7 @@ def _send(world: World, boot: Boot, failed: Server) -> Boot:
     with world.database.write() as tx:
         boot = tx.boots.postpone(boot, boot.wake_at, boot.reason, sent_at=world.clock.now())
     try:
-        successor = world.servers.create_like(failed, boot.marker)
+        successor = _create(world, boot, failed)
     except (OutcomeUnknown, Garbled) as exc:
         # Also an answer that cannot be read may be that of a create that worked.
         log.warning("boot.create_unknown", why=exc.message)
@@ -212,6 +212,18 @@ def _send(world: World, boot: Boot, failed: Server) -> Boot:
         log.error("boot.created_too_late", successor=successor, attempt=boot.attempt)
         world.servers.delete(successor)
     raise Reread(f"boot {boot.id} went on without this worker", boot=boot.id)
+
+
+def _create(world: World, boot: Boot, failed: Server) -> str:
+    if failed.blueprint is None:
+        raise Refuse(f"nothing is known of what server {failed.uuid} was created from")
+    return world.servers.create(
+        failed.blueprint,
+        boot.marker,
+        project=failed.project,
+        user=failed.user,
+        replaces=failed.uuid,
+    )
 
 
 def _refused(world: World, boot: Boot, exc: ChangeoverError) -> Boot:

@@ -71,6 +71,18 @@ class Cloud:
         return found.provider
 
 
+def create_like(servers: Servers, failed: Server, marker: str) -> str:
+    """Create the failed server's successor."""
+    assert failed.blueprint is not None
+    return servers.create(
+        failed.blueprint,
+        marker,
+        project=failed.project,
+        user=failed.user,
+        replaces=failed.uuid,
+    )
+
+
 @pytest.fixture
 def cloud() -> Iterator[Cloud]:
     made = Cloud()
@@ -102,11 +114,11 @@ def test_a_server_that_is_not_there(servers: Servers) -> None:
     assert servers.find("m", "demo").servers == ()
 
 
-def test_create_like_makes_a_successor_with_its_links(cloud: Cloud, servers: Servers) -> None:
-    extras = {"key_name": "k", "user_data": "dTo=", "tags": ["t"], "networks": ["n1"]}
-    failed = cloud.failed(project="p1", user="bob", metadata={"m": "v"}, extras=extras)
+def test_create_makes_a_successor_with_its_links(cloud: Cloud, servers: Servers) -> None:
+    more = {"key_name": "k", "user_data": "dTo=", "tags": ["t"], "networks": [{"uuid": "n1"}]}
+    failed = cloud.failed(project="p1", user="bob", metadata={"m": "v"}, **more)
     assert failed.lost == ("networks",)
-    uuid = servers.create_like(failed, "marker-1")
+    uuid = create_like(servers, failed, "marker-1")
     made = servers.get(uuid)
     assert made is not None
     assert made.uuid != failed.uuid
@@ -124,7 +136,7 @@ def test_a_successor_builds_once_there_is_capacity(cloud: Cloud, servers: Server
     (holder,) = cloud.servers.boot("holder", "fpga.aes")
     failed = cloud.failed("fpga.aes")
     cloud.servers.user_delete(holder)
-    successor = servers.get(servers.create_like(failed, "m"))
+    successor = servers.get(create_like(servers, failed, "m"))
     assert successor is not None
     assert successor.status is ServerStatus.ACTIVE
     assert successor.host == "host1"
@@ -159,7 +171,7 @@ def test_api_down_does_nothing(cloud: Cloud, servers: Servers) -> None:
     cloud.servers.inject(ServersFault.API_DOWN, times=6)
     calls: list[Callable[[], object]] = [
         lambda: servers.get(failed.uuid),
-        lambda: servers.create_like(failed, "m"),
+        lambda: create_like(servers, failed, "m"),
         lambda: servers.find("m", "demo"),
         lambda: servers.link(failed.uuid, {"a": "b"}),
         lambda: servers.delete(failed.uuid),
@@ -185,7 +197,7 @@ def test_an_unanswered_create(cloud: Cloud, fault: ServersFault, at_once: int, l
     failed = cloud.failed()
     servers.inject(fault)
     with pytest.raises(OutcomeUnknown):
-        servers.create_like(failed, "m")
+        create_like(servers, failed, "m")
     assert len(servers.find("m", "demo").servers) == at_once
     cloud.clock.sleep(servers.longest_request_seconds)
     assert len(servers.find("m", "demo").servers) == later
@@ -235,13 +247,13 @@ def test_quota_counts_failed_servers(cloud: Cloud, servers: Servers) -> None:
     failed = cloud.failed()
     cloud.servers.set_quota("demo", 1)
     with pytest.raises(Refuse, match="Quota exceeded"):
-        servers.create_like(failed, "m")
+        create_like(servers, failed, "m")
     servers.delete(failed.uuid)
-    servers.create_like(failed, "m")
+    create_like(servers, failed, "m")
     cloud.servers.set_quota("demo", 9)
     cloud.servers.inject(ServersFault.QUOTA)
     with pytest.raises(Refuse, match="Quota exceeded"):
-        servers.create_like(failed, "m")
+        create_like(servers, failed, "m")
 
 
 # ---------------------------------------------------------------- as users see it
@@ -300,8 +312,8 @@ def test_down_hosts_and_zones(cloud: Cloud) -> None:
 
 
 def test_forced_hosts(cloud: Cloud) -> None:
-    assert cloud.failed("fpga.aes", force_hosts=["host2"])
-    (uuid,) = cloud.servers.boot("s", "plain", force_hosts=["host2"])
+    assert cloud.failed("fpga.aes", host="host2")
+    (uuid,) = cloud.servers.boot("s", "plain", host="host2")
     made = cloud.servers.get(uuid)
     assert made is not None
     assert made.host == "host2"
@@ -369,7 +381,7 @@ def test_a_captured_failure_can_be_tried_again(cloud: Cloud) -> None:
     failed = cloud.servers.get(failures[0].server)
     assert failed is not None
     assert failed.no_valid_host
-    successor = cloud.servers.get(cloud.servers.create_like(failed, "m"))
+    successor = cloud.servers.get(create_like(cloud.servers, failed, "m"))
     assert successor is not None
     assert successor.status is ServerStatus.ACTIVE  # fpga1 has aes
     assert successor.user == failures[0].user

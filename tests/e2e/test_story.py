@@ -43,7 +43,7 @@ def test_multi_create_of_three(cloud: Deployment) -> None:
 
 def test_one_that_only_has_to_be_tried_again(cloud: Deployment) -> None:
     cloud.servers.set_host("host1", up=False)
-    [server] = cloud.servers.boot("filtered", "vgpu.2q", force_hosts=["host1"])
+    [server] = cloud.servers.boot("filtered", "vgpu.2q", host="host1")
     cloud.servers.set_host("host1", up=True)
     boot = cloud.outcome(server)
     assert boot.state is BootState.BOOTED
@@ -66,7 +66,7 @@ def test_one_that_no_changeover_can_help(cloud: Deployment) -> None:
 
 
 def test_the_only_fitting_card_is_in_use_until_a_server_is_deleted(cloud: Deployment) -> None:
-    [holder] = cloud.servers.boot("holder", "fpga.sha3", force_hosts=["host4"])
+    [holder] = cloud.servers.boot("holder", "fpga.sha3", host="host4")
     held = cloud.servers.get(holder)
     assert held is not None
     assert held.status is ServerStatus.ACTIVE

@@ -36,7 +36,7 @@ DIRECTORY = "CHANGEOVER_TEST_POINTS"
 Whom = Literal["self", "all"]
 
 WRITES = frozenset(
-    {"put_inventories", "put_traits", "create_like", "link", "delete", "program", "stage"}
+    {"put_inventories", "put_traits", "create", "link", "delete", "program", "stage"}
 )
 
 

@@ -34,7 +34,7 @@ from changeover.models.errors import OutcomeUnknown
 from changeover.models.flavor import Flavor
 from changeover.models.states import ChangeoverState
 from changeover.worker.carry_out import CarryOut
-from changeover.worker.ports.servers import MARKER, REPLACES
+from changeover.worker.ports.servers import MARKER, REPLACES, Server
 from changeover.worker.simulator.clock import VirtualClock
 from changeover.worker.simulator.fleet import Shape, build_fleet
 from changeover.worker.simulator.placement import MemoryPlacement
@@ -256,13 +256,25 @@ def test_without_its_marker_a_boot_is_doubled(tmp_path: Path) -> None:
     servers.add_flavor(replace_specs(servers.flavor("fpga.aes")))
     servers.inject(ServersFault.CREATE_DONE)
     with pytest.raises(OutcomeUnknown):
-        servers.create_like(server, "b.1")
+        create_again(servers, server, "b.1")
     assert len(servers.find("b.1", server.project).servers) == 1
-    servers.create_like(server, "b.2")
+    create_again(servers, server, "b.2")
     servers.close()
     verdict = Verdict()
     judge_boots(verdict, path, {})
     assert verdict.doubled
+
+
+def create_again(servers: SimulatedServers, failed: Server, marker: str) -> str:
+    """Create the failed server's successor."""
+    assert failed.blueprint is not None
+    return servers.create(
+        failed.blueprint,
+        marker,
+        project=failed.project,
+        user=failed.user,
+        replaces=failed.uuid,
+    )
 
 
 def replace_specs(flavor: Flavor) -> Flavor:

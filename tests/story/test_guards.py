@@ -221,7 +221,7 @@ def test_the_marker(tmp_path: Path, guard: bool) -> None:  # noqa: FBT001 - para
     with Cloud(tmp_path) as cloud:
 
         def die(worker: Worker, when: str, call: str) -> None:
-            if (when, call) == (AFTER, "servers.create_like"):
+            if (when, call) == (AFTER, "servers.create"):
                 worker.die()
 
         cloud.worker("a").plan = die

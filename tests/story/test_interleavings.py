@@ -78,7 +78,7 @@ class Pause:
             return
         self.where = (when, call)
         cloud = worker.cloud
-        if (when, call) == (BEFORE, "servers.create_like") and self.seconds:
+        if (when, call) == (BEFORE, "servers.create") and self.seconds:
             cloud.checker.paused_creates = True
         worker.stalled = self.seconds > 0
         cloud.clock.advance(self.seconds)

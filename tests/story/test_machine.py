@@ -211,7 +211,7 @@ class Story(RuleBasedStateMachine):
             if passed != number:
                 return
             paused.stalled = pause > 0
-            if pause and (when, call) == (BEFORE, "servers.create_like"):
+            if pause and (when, call) == (BEFORE, "servers.create"):
                 self.cloud.checker.paused_creates = True
             self.cloud.clock.advance(pause)
             self._meanwhile(what, device)

@@ -57,7 +57,7 @@ AFTER: Final = "after"
 
 EFFECTS: Final = frozenset({
     "placement.put_inventories", "placement.put_traits", "placement.ensure_traits",
-    "placement.ensure_resource_classes", "servers.create_like", "servers.link", "servers.delete",
+    "placement.ensure_resource_classes", "servers.create", "servers.link", "servers.delete",
     "programmer.program", "database.write", "courier.send", "clock.sleep",
 })  # fmt: skip
 """Calls that change something: a crash after one differs from a crash before it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NoReturn
 
+from changeover.models.blueprint import Blueprint
 from changeover.models.errors import AskOperator
 from changeover.models.notification import BuildFailed
 from changeover.policies.request import FlavorRequest
@@ -31,7 +32,15 @@ class ServersElsewhere:
         """Raise: nobody here can see servers."""
         _refuse()
 
-    def create_like(self, failed: Server, marker: str) -> str:  # noqa: ARG002 - the port's signature
+    def create(
+        self,
+        blueprint: Blueprint,  # noqa: ARG002 - the port's signature
+        marker: str,  # noqa: ARG002 - the port's signature
+        *,
+        project: str,  # noqa: ARG002 - the port's signature
+        user: str,  # noqa: ARG002 - the port's signature
+        replaces: str | None = None,  # noqa: ARG002 - the port's signature
+    ) -> str:
         """Raise: nothing is created."""
         _refuse()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
+from changeover.models.blueprint import Blueprint
 from changeover.models.notification import BuildFailed
 from changeover.policies.request import FlavorRequest
 
@@ -16,6 +17,9 @@ MARKER = "changeover:boot"
 REPLACES = "changeover:replaces"
 REPLACED_BY = "changeover:replaced_by"
 """Links both ways between a failed server and its successor."""
+
+OWN_KEYS = frozenset({MARKER, REPLACES, REPLACED_BY})
+"""Metadata that Changeover writes: no part of any blueprint."""
 
 
 class ServerStatus(StrEnum):
@@ -32,10 +36,9 @@ class ServerStatus(StrEnum):
 class Server:
     """A server as an administrator sees it.
 
-    ``blueprint`` is all that can be recovered of its creation (flavor, image, key, user data,
-    networks, metadata, tags, hints), in the adapter's own JSON-able form; only the adapter reads
-    it. ``fault`` is the exception's name and message of an ERROR server. ``lost`` names the parts
-    of the request that cannot be recovered.
+    ``blueprint`` is all that can be recovered of its creation; ``lost`` names the fields of it
+    that cannot be, though they may have been given. ``fault`` is the exception's name and message
+    of an ERROR server.
     """
 
     uuid: str
@@ -46,7 +49,7 @@ class Server:
     fault: str = ""
     host: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
-    blueprint: Mapping[str, Any] = field(default_factory=dict)
+    blueprint: Blueprint | None = None
     lost: tuple[str, ...] = ()
 
     @property
@@ -85,11 +88,20 @@ class Servers(Protocol):
         """
         ...
 
-    def create_like(self, failed: Server, marker: str) -> str:
-        """Create a successor from the failed server's blueprint; returns its uuid.
+    def create(
+        self,
+        blueprint: Blueprint,
+        marker: str,
+        *,
+        project: str,
+        user: str,
+        replaces: str | None = None,
+    ) -> str:
+        """Create a server from a blueprint, in the owner's project; returns its uuid.
 
-        It carries metadata ``MARKER: marker`` and ``REPLACES: failed.uuid``. The call returns
-        when the API accepted it: whether it builds is another matter, see :meth:`get`.
+        It carries metadata ``MARKER: marker`` and, for the successor of a failed server,
+        ``REPLACES: replaces``. The call returns when the API accepted it: whether it builds is
+        another matter, see :meth:`get`.
         """
         ...
 

@@ -21,6 +21,7 @@ from random import Random
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
+from changeover.models.blueprint import Blueprint
 from changeover.models.errors import (
     ChangeoverError,
     Invalid,
@@ -36,7 +37,14 @@ from changeover.policies.rank import rank
 from changeover.policies.request import FlavorRequest, request_of_spec
 from changeover.worker.ports.clock import Clock
 from changeover.worker.ports.placement import PlacementTenant
-from changeover.worker.ports.servers import MARKER, REPLACES, Listing, Server, ServerStatus
+from changeover.worker.ports.servers import (
+    MARKER,
+    OWN_KEYS,
+    REPLACES,
+    Listing,
+    Server,
+    ServerStatus,
+)
 from changeover.worker.simulator import wire
 
 NO_VALID_HOST = "No valid host was found. There are not enough hosts available."
@@ -61,6 +69,7 @@ CREATE TRIGGER IF NOT EXISTS journal_is_kept BEFORE UPDATE ON journal
 CREATE TRIGGER IF NOT EXISTS journal_is_whole BEFORE DELETE ON journal
     BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 CREATE TABLE IF NOT EXISTS flavors (name TEXT PRIMARY KEY, body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS images (id TEXT PRIMARY KEY, traits TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS hosts (name TEXT PRIMARY KEY, up INTEGER NOT NULL, zone TEXT);
 CREATE TABLE IF NOT EXISTS quotas (project TEXT PRIMARY KEY, servers INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS faults (
@@ -160,6 +169,13 @@ class SimulatedServers:
             raise NotFound(f"no flavor {name}", flavor=name)
         return Flavor.model_validate_json(row["body"])
 
+    def add_image(self, image: str, traits: Sequence[str]) -> None:
+        """An image whose servers need these traits; one that nobody added needs none."""
+        with self._tx() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO images VALUES (?, ?)", (image, json.dumps(list(traits)))
+            )
+
     def set_host(self, host: str, *, up: bool = True, zone: str | None = None) -> None:
         """Whether the host's compute service is up, and its availability zone."""
         with self._tx() as db:
@@ -193,15 +209,15 @@ class SimulatedServers:
         spec = failed.spec
         if spec is None:
             raise Invalid("request_spec: is null, so that nothing is known of the server")
-        blueprint: dict[str, Any] = {
-            "name": f"captured-{failed.server[:8]}",
-            "flavor": spec.flavor.name,
-            "image": spec.image.id if spec.image else None,
-            "image_traits": list(spec.image.properties.traits_required) if spec.image else [],
-            "availability_zone": spec.availability_zone,
-            "force_hosts": list(spec.force_hosts),
-            "extras": {},
-        }
+        blueprint = Blueprint(
+            name=f"captured-{failed.server[:8]}",
+            flavor=spec.flavor.name,
+            image=spec.image.id if spec.image else None,
+            availability_zone=spec.availability_zone,
+            host=next(iter(spec.force_hosts), None),
+        )
+        if spec.image is not None and spec.image.id is not None:
+            self.add_image(spec.image.id, spec.image.properties.traits_required)
         with self._tx() as db:
             db.execute(
                 "INSERT OR IGNORE INTO flavors VALUES (?, ?)",
@@ -210,13 +226,13 @@ class SimulatedServers:
             _insert(
                 db,
                 uuid=failed.server,
-                name=blueprint["name"],
+                name=blueprint.name,
                 project=failed.project,
                 user=failed.user,
                 status=ServerStatus.ERROR,
                 fault=f"{failed.exception}: {NO_VALID_HOST}",
                 metadata="{}",
-                blueprint=json.dumps(blueprint),
+                blueprint=json.dumps(blueprint.as_json()),
                 request_id=failed.request_id,
                 place=0,
                 created=self._clock.now(),
@@ -255,36 +271,15 @@ class SimulatedServers:
         user: str = "alice",
         count: int = 1,
         image: str | None = "tiny",
-        image_traits: Sequence[str] = (),
-        availability_zone: str | None = None,
-        force_hosts: Sequence[str] = (),
-        metadata: Mapping[str, str] | None = None,
-        extras: Mapping[str, Any] | None = None,
+        **more: Any,
     ) -> list[str]:
         """A user creates ``count`` servers; returns their uuids once they are built or failed.
 
-        They succeed or fail together. ``extras`` (key_name, user_data, tags, networks...) are
-        kept in the blueprint. Raises ``Refuse`` for quota, a bad flavor or a bad request.
+        They succeed or fail together. ``more`` are further fields of their blueprint. Raises
+        ``Refuse`` for quota, a bad flavor or a bad request.
         """
-        blueprint = {
-            "name": name,
-            "flavor": flavor,
-            "image": image,
-            "image_traits": list(image_traits),
-            "availability_zone": availability_zone,
-            "force_hosts": list(force_hosts),
-            "extras": dict(extras or {}),
-        }
-        return self._create(
-            {
-                "by": "user",
-                "project": project,
-                "user": user,
-                "count": count,
-                "metadata": dict(metadata or {}),
-                "blueprint": blueprint,
-            }
-        )
+        blueprint = Blueprint.parse({"name": name, "flavor": flavor, "image": image, **more})
+        return self._create(_order("user", blueprint, project, user, count=count))
 
     def user_delete(self, uuid: str) -> None:
         """The server's owner deletes it."""
@@ -306,19 +301,23 @@ class SimulatedServers:
     def asked(self, uuid: str) -> FlavorRequest | None:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
         server = self.get(uuid)
-        return None if server is None else request_of_spec(self._spec(server.blueprint, 1))
+        if server is None or server.blueprint is None:
+            return None
+        return request_of_spec(self._spec(server.blueprint, 1))
 
-    def create_like(self, failed: Server, marker: str) -> str:
+    def create(
+        self,
+        blueprint: Blueprint,
+        marker: str,
+        *,
+        project: str,
+        user: str,
+        replaces: str | None = None,
+    ) -> str:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
         self._called()
-        order = {
-            "by": "changeover",
-            "project": failed.project,
-            "user": failed.user,
-            "count": 1,
-            "metadata": {**failed.metadata, MARKER: marker, REPLACES: failed.uuid},
-            "blueprint": dict(failed.blueprint),
-        }
+        links = {MARKER: marker} if replaces is None else {MARKER: marker, REPLACES: replaces}
+        order = _order("changeover", blueprint, project, user, links=links)
         if self._meets(ServersFault.QUOTA) is not None:
             raise Refuse("Quota exceeded for instances: Requested 1", code="quota")
         late = self._meets(ServersFault.CREATE_LATE)
@@ -368,7 +367,7 @@ class SimulatedServers:
                 exception="NoValidHost",
                 num_instances=1,
                 timestamp=row["failed_at"],
-                spec=self._spec(json.loads(row["blueprint"]), 1),
+                spec=self._spec(_blueprint(row), 1),
             )
             for row in rows
         ]
@@ -403,7 +402,7 @@ class SimulatedServers:
     # ------------------------------------------------------------ creating and building
 
     def _create(self, order: Mapping[str, Any]) -> list[str]:
-        blueprint = order["blueprint"]
+        blueprint = Blueprint.from_json(order["blueprint"])
         asked = request_of_spec(self._spec(blueprint, 1))
         if asked.device_profile is not None:
             raise Invalid(f"no device profile {asked.device_profile}")
@@ -414,7 +413,7 @@ class SimulatedServers:
             request_id = f"req-{self._new_id(db)}"
             uuids = [self._new_id(db) for _ in range(count)]
             for place, uuid in enumerate(uuids):
-                name = blueprint["name"] + (f"-{place + 1}" if count > 1 else "")
+                name = blueprint.name + (f"-{place + 1}" if count > 1 else "")
                 _insert(
                     db,
                     uuid=uuid,
@@ -423,7 +422,7 @@ class SimulatedServers:
                     user=order["user"],
                     status=ServerStatus.BUILD,
                     metadata=json.dumps(order["metadata"]),
-                    blueprint=json.dumps(blueprint),
+                    blueprint=json.dumps(order["blueprint"]),
                     request_id=request_id,
                     place=place,
                     builder=os.getpid(),
@@ -448,22 +447,24 @@ class SimulatedServers:
                 code="quota",
             )
 
-    def _spec(self, blueprint: Mapping[str, Any], count: int) -> RequestSpec:
+    def _spec(self, blueprint: Blueprint, count: int) -> RequestSpec:
+        with self._tx() as db:
+            row = db.execute(
+                "SELECT traits FROM images WHERE id = ?", (blueprint.image,)
+            ).fetchone()
+        traits = () if row is None else tuple(json.loads(row["traits"]))
         return RequestSpec(
-            flavor=self.flavor(blueprint["flavor"]),
-            image=Image(
-                id=blueprint["image"],
-                properties=ImageProperties(traits_required=tuple(blueprint["image_traits"])),
-            ),
-            availability_zone=blueprint["availability_zone"],
-            force_hosts=tuple(blueprint["force_hosts"]),
+            flavor=self.flavor(blueprint.flavor),
+            image=Image(id=blueprint.image, properties=ImageProperties(traits_required=traits)),
+            availability_zone=blueprint.availability_zone,
+            force_hosts=() if blueprint.host is None else (blueprint.host,),
             num_instances=count,
         )
 
     def _build(self, request_id: str) -> None:
         """Build the servers of one request: all of them, or none."""
         rows = self._request(request_id)
-        spec = self._spec(json.loads(rows[0]["blueprint"]), len(rows))
+        spec = self._spec(_blueprint(rows[0]), len(rows))
         request = request_of_spec(spec).request
         failure: tuple[str, str] | None = None
         hosts: dict[str, str] = {}
@@ -635,26 +636,25 @@ class SimulatedServers:
                 )
 
     def _instance(self, row: sqlite3.Row) -> wire.Instance:
-        blueprint = json.loads(row["blueprint"])
-        extras = blueprint["extras"]
+        blueprint = _blueprint(row)
         return wire.Instance(
             uuid=row["uuid"],
             name=row["name"],
             project=row["project"],
             user=row["user"],
-            flavor=self.flavor(blueprint["flavor"]),
+            flavor=self.flavor(blueprint.flavor),
             request_id=row["request_id"],
             reservation_id=f"r-{row['request_id'][4:12]}",
             created=row["created"],
             state={"BUILD": "building"}.get(row["status"], row["status"].lower()),
-            image=blueprint["image"],
-            availability_zone=blueprint["availability_zone"],
+            image=blueprint.image,
+            availability_zone=blueprint.availability_zone,
             host=row["host"],
-            key_name=extras.get("key_name"),
+            key_name=blueprint.key_name,
             launched=row["launched"],
             deleted=row["deleted"],
             metadata=json.loads(row["metadata"]),
-            tags=tuple(extras.get("tags", ())),
+            tags=blueprint.tags,
         )
 
     # ------------------------------------------------------------ the file
@@ -741,19 +741,53 @@ def _insert(db: sqlite3.Connection, **values: object) -> None:
     )
 
 
+def _order(
+    by: str,
+    blueprint: Blueprint,
+    project: str,
+    user: str,
+    *,
+    count: int = 1,
+    links: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """A create request, JSON-able: a late one is kept until its time has come."""
+    return {
+        "by": by,
+        "project": project,
+        "user": user,
+        "count": count,
+        "metadata": {**blueprint.metadata, **(links or {})},
+        "blueprint": blueprint.as_json(),
+    }
+
+
+def _blueprint(row: sqlite3.Row) -> Blueprint:
+    return Blueprint.from_json(json.loads(row["blueprint"]))
+
+
 def _server(row: sqlite3.Row) -> Server:
-    blueprint = json.loads(row["blueprint"])
+    metadata = json.loads(row["metadata"])
+    blueprint = _blueprint(row)
+    status = ServerStatus(row["status"])
+    # As in Nova: which interfaces a server was to have is known only to the host that builds it.
+    lost = status is ServerStatus.ERROR and blueprint.networks is not None
     return Server(
         uuid=row["uuid"],
         name=row["name"],
         project=row["project"],
         user=row["user"],
-        status=ServerStatus(row["status"]),
+        status=status,
         fault=row["fault"],
         host=row["host"],
-        metadata=json.loads(row["metadata"]),
-        blueprint={**blueprint, "name": row["name"]},
-        lost=("networks",) if blueprint["extras"].get("networks") else (),
+        metadata=metadata,
+        blueprint=blueprint.model_copy(
+            update={
+                "name": row["name"],
+                "metadata": {k: v for k, v in metadata.items() if k not in OWN_KEYS},
+                **({"networks": None} if lost else {}),
+            }
+        ),
+        lost=("networks",) if lost else (),
     )
 
 
