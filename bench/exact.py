@@ -159,6 +159,8 @@ class _Model:
         for device in self.inputs.devices:
             if demand.devices is not None and device.uuid not in demand.devices:
                 continue
+            if need.devices is not None and device.uuid not in need.devices:
+                continue
             if demand.hosts is not None and not demand.hosts.get(device.host, 0):
                 continue
             for name in need.functions:

@@ -12,10 +12,10 @@ from changeover.models.states import BOOT_WANTS
 
 if TYPE_CHECKING:
     from changeover.models.boot import Boot
+    from changeover.models.diagnosis import Diagnosis
     from changeover.models.placement import RequestGroup, ResourceRequest
-    from changeover.models.planning import Plan
     from changeover.models.reasons import Reason
-    from changeover.worker.gather import Gathered
+    from changeover.worker.judge import Preview
 
 NAMES_SHOWN = 6
 
@@ -40,12 +40,11 @@ def previewed(desk: Desk, boots: Sequence[Boot] | None = None) -> dict[str, Any]
     if boots is None:
         with desk.database.read() as tx:
             boots = tx.boots.in_states(BOOT_WANTS)
-    gathered, made = preview(world, boots)
-    return _document(desk, gathered, made)
+    return _document(desk, preview(world, boots))
 
 
-def _document(desk: Desk, gathered: Gathered, made: Plan) -> dict[str, Any]:
-    catalog = desk.catalog
+def _document(desk: Desk, seen: Preview) -> dict[str, Any]:
+    catalog, gathered, made = desk.catalog, seen.gathered, seen.plan
     names = {d.provider: d.name for d in catalog.devices}
     unmet = {r.subject: r.reason for r in made.unmet}
     served = defaultdict(set)
@@ -68,6 +67,7 @@ def _document(desk: Desk, gathered: Gathered, made: Plan) -> dict[str, Any]:
                 "hosts": plain(j.hosts),
                 "nobody": plain(j.understanding.nobody),
                 "unmet": plain(unmet.get(j.key)),
+                "diagnosis": _diagnosis(seen.diagnoses[j.key], names),
             }
             for j in gathered.judged
         ],
@@ -100,6 +100,18 @@ def _document(desk: Desk, gathered: Gathered, made: Plan) -> dict[str, Any]:
     }
 
 
+def _diagnosis(diagnosis: Diagnosis, names: Mapping[str, str]) -> dict[str, Any]:
+    devices = [
+        {
+            "device": r.subject,
+            "device_name": names.get(r.subject, r.subject),
+            "reason": plain(r.reason),
+        }
+        for r in diagnosis.devices
+    ]
+    return {**plain(diagnosis), "devices": devices}
+
+
 def show_preview(out: Output, document: Mapping[str, Any]) -> None:
     """A preview for people."""
     if document["paused"] is not None:
@@ -111,8 +123,17 @@ def show_preview(out: Output, document: Mapping[str, Any]) -> None:
         _show_intents(out, document["intents"])
     else:
         out.heading("no device would be programmed")
+    told = {
+        device["device"]
+        for request in document["requests"]
+        for device in request["diagnosis"]["devices"]
+    }
     wanted = {model for request in document["requests"] for model in request["models"]}
-    rejected = [r for r in document["rejected"] if not wanted or r["model"] in wanted]
+    rejected = [
+        r
+        for r in document["rejected"]
+        if r["device"] not in told and (not wanted or r["model"] in wanted)
+    ]
     if rejected:
         out.heading("devices that would not be, and why")
         for reason, devices in by_reason(rejected):
@@ -125,12 +146,13 @@ def show_preview(out: Output, document: Mapping[str, Any]) -> None:
 
 def _show_request(out: Output, request: Mapping[str, Any]) -> None:
     total = len(request["boots"])
+    diagnosis = request["diagnosis"]
     out.heading(
         f"{total} boot{'s' if total > 1 else ''} of {request['flavor'] or 'an unknown flavor'} "
         f"(request {request['key']})"
     )
+    out.line(f"  {diagnosis['verdict']}: {diagnosis['reason']['text']}")
     if request["nobody"] is not None:
-        out.line(f"  nothing can help: {request['nobody']['text']}")
         return
     needs = " and ".join(
         f"{need['slots']} slot(s) of {' or '.join(need['functions'])}" for need in request["needs"]
@@ -147,10 +169,17 @@ def _show_request(out: Output, request: Mapping[str, Any]) -> None:
         out.line(f"  hosts that could take the rest ({groups or 'nothing'}): {rooms}")
     else:
         out.line(f"  no host with devices can take the rest: {groups}")
+    for obstacle in diagnosis["obstacles"]:
+        count = len(obstacle["hosts"])
+        out.line(f"    {obstacle['constraint']} rules out {count}: {some(obstacle['hosts'])}")
     if request["served"]:
         out.line(f"  {len(request['served'])} of {total} would be served")
     if request["unmet"] is not None:
         out.line(f"  not all are: {request['unmet']['text']}")
+    for reason, devices in by_reason(diagnosis["devices"]):
+        out.line(f"    {reason}  [{some(devices)}]")
+    if diagnosis["devices"] and diagnosis["unsuitable"]:
+        out.line(f"    {diagnosis['unsuitable']} other device(s) cannot serve it: wrong model")
 
 
 def _show_intents(out: Output, intents: Iterable[Mapping[str, Any]]) -> None:

@@ -56,10 +56,11 @@ class DeviceView:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """``slots`` slots of one of ``functions``, all on one device."""
+    """``slots`` slots of one of ``functions``, all on one device (of ``devices``, if said)."""
 
     functions: tuple[str, ...]
     slots: int = 1
+    devices: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,8 @@ class DemandClass:
     ids in the same order. ``hosts`` says how many units each host could take besides the device
     (``None``: any host, any number); ``devices`` restricts to named devices.
     ``preferred`` traits only rank devices. ``whole_devices`` counts units in devices: a unit is
-    served by a device being programmed, whatever its slots (tasks, layouts).
+    served by a device being programmed, whatever its slots (tasks, layouts). ``apart``: the needs
+    of one unit must be served by different devices.
     """
 
     key: str
@@ -84,6 +86,7 @@ class DemandClass:
     devices: frozenset[str] | None = None
     preferred: frozenset[str] = frozenset()
     whole_devices: bool = False
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)

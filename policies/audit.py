@@ -112,6 +112,8 @@ def _unit_faults(
             yield f"{subject} is spread over hosts"
         if demand.devices is not None and any(p.device not in demand.devices for p in promises):
             yield f"{key} does not name the device of {subject}"
+        if demand.apart and len({p.device for p in promises}) < len(promises):
+            yield f"{subject} has two needs on one device"
         if not _matches(demand, promises):
             yield f"{subject} does not get what it needs"
     for (key, host), count in at.items():
@@ -140,6 +142,7 @@ def _matches(demand: DemandClass, promises: list[Promise]) -> bool:
         return any(
             promise.slots == need.slots
             and promise.function in need.functions
+            and (need.devices is None or promise.device in need.devices)
             and pair(depth + 1, (*free[:k], *free[k + 1 :]))
             for k, promise in enumerate(free)
         )

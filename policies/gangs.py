@@ -39,10 +39,12 @@ def ways_at(problem: Problem, want: Want, host: str) -> list[tuple[int, list[Way
     """
     devices, may, offer, model = problem.at[host], problem.may, problem.offer, problem.model
     known: list[tuple[int, list[Way]]] = []
-    for functions, slots in want.needs:
+    for (functions, slots), only in zip(want.needs, want.only, strict=True):
         ways: list[Way] = []
         for i in devices:
-            if want.named is not None and i not in want.named:
+            if (want.named is not None and i not in want.named) or (
+                only is not None and i not in only
+            ):
                 continue
             for function in functions:
                 if function == offer[i]:
@@ -63,7 +65,7 @@ def place_gang(
     state: State, want: Want, host: str, ways: list[tuple[int, list[Way]]]
 ) -> Option | None:
     """The cheapest placement of the next unit of ``want`` on ``host``, by bounded search."""
-    search = _Search(state, host, ways)
+    search = _Search(state, host, ways, apart=want.apart)
     if not all(search.choices(*need) for need in ways):
         return None
     search.place(0, 0.0)
@@ -77,10 +79,13 @@ def place_gang(
 class _Search:
     """Depth first over the needs, the cheapest choice first, cut off by the best cost so far."""
 
-    def __init__(self, state: State, host: str, ways: list[tuple[int, list[Way]]]) -> None:
+    def __init__(
+        self, state: State, host: str, ways: list[tuple[int, list[Way]]], *, apart: bool
+    ) -> None:
         self.state = state
         self.host = host
         self.ways = ways
+        self.apart = apart
         self.left: dict[int, int] = {}
         self.offer: dict[int, int] = {}
         self.programs: list[tuple[int, int]] = []
@@ -128,6 +133,8 @@ class _Search:
         seen: set[tuple[object, ...]] = set()
         found: list[tuple[float, int, int, int]] = []
         for i, function, after in ways:
+            if self.apart and i in left:
+                continue
             if offer.get(i, state.offer[i]) == function:
                 rest = left.get(i, state.left[i])
                 if rest < slots:

@@ -26,13 +26,17 @@ NOBODY: Final = -1
 class Want:
     """One demand class, with what the search asks of it over and over.
 
-    ``needs`` are (functions, slots), ``value[k]`` is what k served units are worth, ``slots`` what
-    a unit takes in all (of a whole device: one), ``functions`` those of the first need.
+    ``needs`` are (functions, slots), ``only`` the devices that each need is tied to (``None``:
+    any), ``apart`` forbids two needs on one device. ``value[k]`` is what k served units are worth,
+    ``slots`` what a unit takes in all (of a whole device: one), ``functions`` those of the first
+    need.
     """
 
     number: int
     demand: DemandClass
     needs: tuple[tuple[tuple[int, ...], int], ...]
+    only: tuple[frozenset[int] | None, ...]
+    apart: bool
     units: int
     weights: tuple[float, ...]
     value: list[float]
@@ -220,30 +224,39 @@ def _arrange(problem: Problem, relevant: list[DeviceView], number: dict[str, int
             at[host] = [index]
 
 
+def _numbers(problem: Problem, uuids: frozenset[str] | None) -> frozenset[int] | None:
+    if uuids is None:
+        return None
+    return frozenset(problem.number[uuid] for uuid in uuids if uuid in problem.number)
+
+
 def _wants(problem: Problem, number: dict[str, int]) -> None:
     """Put the demand classes into seeded order."""
     seed = problem.inputs.seed
     ordered = sorted(problem.inputs.demands, key=lambda d: (tie(seed, d.key), d.key))
     for index, demand in enumerate(ordered):
-        named = demand.devices
+        asked = demand.needs[:1] if demand.whole_devices else demand.needs
         needs = tuple(
-            (tuple(sorted({number[name] for name in need.functions})), need.slots)
-            for need in (demand.needs[:1] if demand.whole_devices else demand.needs)
+            (tuple(sorted({number[name] for name in need.functions})), need.slots) for need in asked
         )
+        only = tuple(_numbers(problem, need.devices) for need in asked)
+        named = _numbers(problem, demand.devices)
+        if len(only) == 1 and only[0] is not None:
+            named = only[0] if named is None else named & only[0]
         problem.wants.append(
             Want(
                 number=index,
                 demand=demand,
                 needs=needs,
+                only=only,
+                apart=demand.apart,
                 units=len(demand.weights) if needs else 0,
                 weights=demand.weights,
                 value=[0.0, *accumulate(demand.weights)],
                 low=demand.kind in LOW,
                 whole=demand.whole_devices,
                 hosts=demand.hosts,
-                named=None
-                if named is None
-                else frozenset(problem.number[uuid] for uuid in named if uuid in problem.number),
+                named=named,
                 preferred=demand.preferred,
                 functions=needs[0][0] if needs else (),
                 slots=1 if demand.whole_devices else sum(slots for _, slots in needs) or 1,

@@ -141,9 +141,10 @@ class Server:
                     if state.offer[i] in functions
                     and state.left[i] >= slots
                     and (want.named is None or i in want.named)
+                    and (only is None or i in only)
                 ],
             )
-            for functions, slots in want.needs
+            for (functions, slots), only in zip(want.needs, want.only, strict=True)
         ]
 
     # Programming.

@@ -5,23 +5,34 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from types import MappingProxyType
 
 from changeover.models.catalog import Catalog, Function, Model
 from changeover.models.placement import RequestGroup, ResourceRequest
 from changeover.models.planning import Need
 from changeover.models.reasons import Reason
+from changeover.policies.nearest import nearest
 from changeover.policies.offer import class_of, own_traits, slots_of
+
+
+@dataclass(frozen=True, slots=True)
+class Holders:
+    """Who has a trait: devices of the catalog by provider, hosts by name, and anybody at all."""
+
+    devices: frozenset[str]
+    hosts: frozenset[str]
+    anybody: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Understanding:
     """A request, taken apart.
 
-    ``needs`` are what programmed devices must give; ``models`` are the device models that can
-    (for every need: those of ``needs`` together). ``relaxed`` is the request without them: which
-    hosts could take the rest? ``nobody`` is set if no function of the catalog can ever serve it,
-    or if it asks for nothing that programming changes.
+    ``needs`` are what programmed devices must give, ``need_models`` the device models that can, for
+    each need, and ``models`` all of these together. ``apart``: each need on a device of its own.
+    ``relaxed`` is the request without them: which hosts could take the rest? ``nobody`` is set if
+    no function of the catalog can ever serve it, or if it asks for nothing that programming
+    changes. ``strange`` are custom traits that the catalog does not tell of.
     """
 
     needs: tuple[Need, ...]
@@ -29,14 +40,24 @@ class Understanding:
     relaxed: ResourceRequest
     nobody: Reason | None
     strange: frozenset[str] = frozenset()
+    need_models: tuple[frozenset[str], ...] = ()
+    apart: bool = False
 
 
-def understand(request: ResourceRequest, catalog: Catalog) -> Understanding:
-    """Take a request apart; see :class:`Understanding`."""
+def understand(
+    request: ResourceRequest,
+    catalog: Catalog,
+    seen: Mapping[str, Holders] = MappingProxyType({}),
+) -> Understanding:
+    """Take a request apart; see :class:`Understanding`.
+
+    ``seen`` are traits of devices that the catalog does not tell of: somebody set them there, and
+    they stay whatever the device is programmed with.
+    """
     classes = _programmable_classes(catalog)
     known = own_traits(catalog) | _static_traits(catalog)
     needs: list[Need] = []
-    models: set[str] = set()
+    models: list[frozenset[str]] = []
     rest: list[RequestGroup] = []
     nobody: Reason | None = None
     for group in request.groups:
@@ -44,14 +65,16 @@ def understand(request: ResourceRequest, catalog: Catalog) -> Understanding:
         if not wanted:
             rest.append(group)
             continue
+        tied = _tied(group, seen, catalog)
+        group = replace(group, required=group.required - seen.keys())  # noqa: PLW2901 - the rest
         fits = _fits(group, wanted, known, catalog)
         if fits is None:
             nobody = nobody or _nobody(group, wanted, known, catalog)
             continue
         for rc in wanted:
             names = tuple(sorted({function.name for function, _ in fits[rc]}))
-            needs.append(Need(names, group.resources[rc]))
-            models |= {model.name for _, model in fits[rc]}
+            needs.append(Need(names, group.resources[rc], tied))
+            models.append(frozenset(model.name for _, model in fits[rc]))
         rest.append(_without_devices(group, fits, known))
     if not needs and nobody is None:
         nobody = _not_ours(request, own_traits(catalog), catalog)
@@ -59,21 +82,57 @@ def understand(request: ResourceRequest, catalog: Catalog) -> Understanding:
     policy = request.group_policy if len(suffixed) > 1 else None
     relaxed = replace(request, groups=tuple(g for g in rest if g.resources), group_policy=policy)
     strange = frozenset().union(*(_strange(group, known) for group in request.groups))
-    return Understanding(tuple(needs), frozenset(models), relaxed, nobody, strange)
+    return Understanding(
+        tuple(needs),
+        frozenset().union(*models),
+        relaxed,
+        nobody,
+        strange,
+        tuple(models),
+        apart=len(needs) > 1 and request.group_policy == "isolate",
+    )
+
+
+def strange_traits(request: ResourceRequest, catalog: Catalog) -> frozenset[str]:
+    """Custom traits, wanted or forbidden where devices are asked for, that the catalog lacks."""
+    classes = _programmable_classes(catalog)
+    known = own_traits(catalog) | _static_traits(catalog)
+    traits = (g.required | g.forbidden for g in request.groups if g.resources.keys() & classes)
+    return frozenset(t for t in frozenset().union(*traits) - known if t.startswith("CUSTOM_"))
+
+
+def _tied(
+    group: RequestGroup, seen: Mapping[str, Holders], catalog: Catalog
+) -> frozenset[str] | None:
+    """The devices that have the traits asked for and none of those forbidden; ``None``: any.
+
+    In the unsuffixed group, which spans the tree, the host may have a trait for its devices.
+    """
+    must = [seen[trait] for trait in group.required & seen.keys()]
+    out = frozenset().union(*(seen[trait].devices for trait in group.forbidden & seen.keys()))
+    if not must and not out:
+        return None
+    return frozenset(
+        device.provider
+        for device in catalog.devices
+        if device.provider not in out
+        and all(
+            device.provider in holders.devices
+            or (not group.suffix and device.host in holders.hosts)
+            for holders in must
+        )
+    )
 
 
 def misspelt(traits: Iterable[str], catalog: Catalog) -> Reason:
-    """Why traits that neither a function nor any provider has can never be had: nearest names.
-
-    Nearest by Ratcliff and Obershelp's similarity, at least 0.75 (``difflib``).
-    """
+    """Why traits that neither a function nor any provider has can never be had: nearest names."""
     return _no_function_has(traits, "no function of the catalog and no resource provider", catalog)
 
 
 def _no_function_has(traits: Iterable[str], who: str, catalog: Catalog) -> Reason:
     known = sorted(own_traits(catalog))
     strange = sorted(traits)
-    near = {t: get_close_matches(t, known, n=3, cutoff=0.75) for t in strange}
+    near = {t: nearest(t, known) for t in strange}
     hints = "; ".join(f"nearest to {t}: {', '.join(n)}" for t, n in near.items() if n)
     return Reason(
         "demand.no_function_has_trait",

@@ -236,16 +236,19 @@ class Capacity:
             "device.cooling",
             f"{device.name} is left alone for {left:.0f} s: the last of {len(given_up)} "
             f"changeover(s) given up within the hour ended with: {last.reason.text}",
+            {"seconds": left},
         )
 
     def _dwelling(self, device: Device, record: DeviceRecord) -> Reason | None:
         dwell = self.world.settings.dwell_seconds
         if record.changed_at is None or self.now - record.changed_at >= dwell:
             return None
+        age = self.now - record.changed_at
         return Reason(
             "device.dwelling",
-            f"{device.name} was programmed {self.now - record.changed_at:.0f} s ago and keeps its "
-            f"function for {dwell:.0f} s",
+            f"{device.name} was programmed {age:.0f} s ago and keeps its function for "
+            f"{dwell:.0f} s",
+            {"seconds": dwell - age},
         )
 
     def budgets(self, views: Sequence[DeviceView]) -> Budgets:

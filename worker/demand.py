@@ -13,7 +13,7 @@ from changeover.models.planning import DemandClass, DeviceView, Need
 from changeover.models.reasons import Reason
 from changeover.models.task import Task
 from changeover.policies.offer import class_of
-from changeover.policies.understand import Understanding, misspelt, understand
+from changeover.policies.understand import Understanding, misspelt, strange_traits, understand
 from changeover.policies.weigh import Fairness, weight
 from changeover.worker.world import World
 
@@ -83,29 +83,29 @@ def _judge_class(world: World, boots: list[Boot]) -> Judged:
     if not request.groups:
         text = "neither its failure nor Nova says what it asked for"
         return _declined(boots, Reason("demand.unknown", text))
-    understanding = understand(request, world.catalog)
+    seen = {trait: world.holders(trait) for trait in strange_traits(request, world.catalog)}
+    on_devices = {trait: holders for trait, holders in seen.items() if holders.devices}
+    understanding = understand(request, world.catalog, on_devices)
     known = {device.provider for device in world.catalog.devices}
     now = world.placement.candidates(request, CANDIDATES_LIMIT)
     # The oldest go first where only some fit: the order that they came in.
     elsewhere = boots[: _fits_elsewhere(request, now, known, understanding)]
     hosts: Mapping[str, int] | None = None
-    if not understanding.nobody and understanding.relaxed.groups:
-        relaxed = world.placement.candidates(understanding.relaxed, CANDIDATES_LIMIT)
-        hosts = _rooms(world, understanding.relaxed, relaxed)
+    rest = understanding.relaxed
+    if not understanding.nobody and rest.groups:
+        hosts = _rooms(world, rest, world.placement.candidates(rest, CANDIDATES_LIMIT))
         if not hosts:
             understanding = _with_misspelt(world, understanding)
-    elif understanding.relaxed.hosts is not None:
-        hosts = {host: len(boots) for host in understanding.relaxed.hosts}
+    elif rest.hosts is not None or rest.excluded_hosts:
+        named = {d.host for d in world.catalog.devices} - set(rest.excluded_hosts)
+        named &= named if rest.hosts is None else set(rest.hosts)
+        hosts = dict.fromkeys(sorted(named), len(boots))
     return Judged(tuple(boots), understanding, now, hosts, frozenset(boot.id for boot in elsewhere))
 
 
 def _with_misspelt(world: World, understanding: Understanding) -> Understanding:
     """Where no host can take the rest, look whether it asks for a trait that nothing has."""
-    nowhere = [
-        trait
-        for trait in sorted(understanding.strange)
-        if not world.placement.providers(required=[trait])
-    ]
+    nowhere = [t for t in sorted(understanding.strange) if not world.holders(t).anybody]
     if not nowhere:
         return understanding
     return replace(understanding, nobody=misspelt(nowhere, world.catalog))
@@ -184,12 +184,13 @@ def boot_demands(world: World, judged: Sequence[Judged], now: float) -> list[Dem
             DemandClass(
                 key=judgement.key,
                 kind="boot",
-                needs=judgement.understanding.needs,
+                needs=_needs_of(world, judgement.understanding),
                 weights=tuple(w for w, _ in units),
                 subjects=tuple(subject for _, subject in units),
                 hosts=judgement.hosts,
                 devices=_devices_of(world, judgement.understanding),
                 preferred=judgement.boots[0].request.preferred,
+                apart=judgement.understanding.apart,
             )
         )
     return demands
@@ -214,6 +215,22 @@ def _weights(world: World, judged: Sequence[Judged], now: float) -> dict[str, fl
         )
         ahead[boot.project] += 1
     return weights
+
+
+def _needs_of(world: World, understanding: Understanding) -> tuple[Need, ...]:
+    """The needs; where there are several, each is tied to the devices that its group allows."""
+    needs = understanding.needs
+    if len(needs) == 1:
+        return needs  # the class is tied: see _devices_of
+    tied = []
+    for need, models in zip(needs, understanding.need_models, strict=True):
+        fits = {m for name in need.functions for m in world.catalog.functions[name].fits}
+        allowed = frozenset(d.provider for d in world.catalog.devices if d.model in models)
+        if fits != models:
+            allowed = allowed if need.devices is None else allowed & need.devices
+            need = replace(need, devices=allowed)  # noqa: PLW2901 - the same need, tied
+        tied.append(need)
+    return tuple(tied)
 
 
 def _devices_of(world: World, understanding: Understanding) -> frozenset[str] | None:

@@ -15,6 +15,7 @@ import structlog
 
 from changeover.models.boot import Boot, BootPromise
 from changeover.models.changeover import Changeover
+from changeover.models.diagnosis import Diagnosis
 from changeover.models.errors import Busy, Reread
 from changeover.models.planning import Intent, Plan, Promise
 from changeover.models.reasons import Reason
@@ -29,6 +30,7 @@ from changeover.policies.choose import choose
 from changeover.worker.absorb import absorb
 from changeover.worker.complete import complete
 from changeover.worker.demand import Judged
+from changeover.worker.diagnose import diagnoses
 from changeover.worker.gather import Gathered, gather
 from changeover.worker.plan_json import inputs_as_json, plan_as_json
 from changeover.worker.queues import ADVANCE, ADVANCE_QUEUE, BOOT_QUEUE, JUDGE, REBOOT
@@ -73,10 +75,20 @@ def judge(world: World, *, floors: bool = False, hinted: bool = False) -> int:
     return rounds
 
 
-def preview(world: World, boots: Sequence[Boot] | None = None) -> tuple[Gathered, Plan]:
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What would be decided now, and what was found out about each class, by its key."""
+
+    gathered: Gathered
+    plan: Plan
+    diagnoses: Mapping[str, Diagnosis]
+
+
+def preview(world: World, boots: Sequence[Boot] | None = None) -> Preview:
     """What would be decided now; nothing is changed."""
     gathered = gather(world, boots=boots, floors=True)
-    return gathered, choose(gathered.inputs)
+    plan = choose(gathered.inputs)
+    return Preview(gathered, plan, diagnoses(world, gathered, plan))
 
 
 def _acquire(world: World, *, hinted: bool) -> bool:

@@ -11,6 +11,7 @@ from typing import TypeVar
 from changeover.models.catalog import Catalog, Device, Function, Model
 from changeover.models.errors import NotFound
 from changeover.models.states import ChangeoverState
+from changeover.policies.understand import Holders
 from changeover.worker.ports.clock import Clock
 from changeover.worker.ports.placement import Placement
 from changeover.worker.ports.programmer import Programmer
@@ -18,6 +19,9 @@ from changeover.worker.ports.servers import Servers
 from changeover.worker.queues import ADVANCE_QUEUE, host_queue
 from changeover.worker.settings import Settings
 from changeover.worker.store import Database
+
+TRAITS_KNOWN = 60.0
+"""Seconds for which it is believed who has a trait."""
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -100,6 +104,24 @@ class World:
                 {p.uuid: p.name for p in self.placement.providers() if p.parent is None}
             )
         return self._names
+
+    def holders(self, trait: str) -> Holders:
+        """Who has a trait that the catalog does not tell of; known for a minute."""
+        asked_at, holders = self._holders.get(trait, (0.0, None))
+        now = self.clock.now()
+        if holders is None or now - asked_at > TRAITS_KNOWN:
+            found = self.placement.providers(required=[trait])
+            holders = Holders(
+                devices=frozenset(p.uuid for p in found if p.uuid in self._devices),
+                hosts=frozenset(p.name for p in found if p.parent is None),
+                anybody=bool(found),
+            )
+            self._holders[trait] = now, holders
+        return holders
+
+    @cached_property
+    def _holders(self) -> dict[str, tuple[float, Holders | None]]:
+        return {}
 
     @cached_property
     def _names(self) -> dict[str, str]:

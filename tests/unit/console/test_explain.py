@@ -67,12 +67,18 @@ def test_a_waiting_boot_has_a_live_preview(home_with_placement: Home, holder: st
     document = tell("explain", home.waiting, "--json").json
     [request] = document["preview"]["requests"]
     assert request["boots"] == [home.waiting]
-    assert request["needs"] == [{"functions": ["ipsec"], "slots": 1}]
+    assert request["needs"] == [{"functions": ["ipsec"], "slots": 1, "devices": None}]
     assert request["hosts"]
     assert request["unmet"]["code"] == "unmet.no_device"
     reasons = {r["device_name"]: r["reason"]["code"] for r in document["preview"]["rejected"]}
     assert reasons["fpga12"] == "device.in_use"
+    diagnosis = request["diagnosis"]
+    assert diagnosis["verdict"] == "no device may"
+    why = {d["device_name"]: d["reason"] for d in diagnosis["devices"]}
+    assert why["fpga12"]["facts"]["consumers"] == [holder]
     text = tell("explain", home.waiting).out
+    assert "no device may: no device that it could use may be programmed for it now" in text
+    assert f"fpga12 is in use by {holder}" in text
     assert "needs 1 slot(s) of ipsec" in text
     assert "fpga12 is in use" in text
 

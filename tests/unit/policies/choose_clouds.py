@@ -124,6 +124,7 @@ def _demand(draw: st.DrawFn, key: str, uuids: tuple[str, ...]) -> DemandClass:
             Need(
                 tuple(draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=2, unique=True))),
                 draw(st.sampled_from((1, 1, 2))),
+                draw(st.sampled_from((None, None, frozenset(uuids[::2])))),
             )
             for _ in range(gang)
         ),
@@ -133,6 +134,7 @@ def _demand(draw: st.DrawFn, key: str, uuids: tuple[str, ...]) -> DemandClass:
         preferred=frozenset(draw(st.sampled_from(((), (), ("FAST",))))),
         devices=named,
         whole_devices=whole,
+        apart=gang > 1 and draw(st.booleans()),
     )
 
 

@@ -111,7 +111,7 @@ def _plain(cloud: PlanInputs) -> PlanInputs:
         replace(
             d,
             kind="boot",
-            needs=(replace(d.needs[0], slots=1),),
+            needs=(replace(d.needs[0], slots=1, devices=None),),
             weights=(1.0,) * len(d.weights),
             hosts=None,
             devices=None,
@@ -174,7 +174,8 @@ def _units(
         for uuids in product(offers, repeat=len(demand.needs))
         if len({host[uuid] for uuid in uuids}) == 1
         and all(
-            offers[uuid] in need.functions for uuid, need in zip(uuids, demand.needs, strict=True)
+            offers[uuid] in need.functions and (need.devices is None or uuid in need.devices)
+            for uuid, need in zip(uuids, demand.needs, strict=True)
         )
         for names in [tuple(offers[uuid] for uuid in uuids)]
     ]

@@ -1,0 +1,106 @@
+"""Diagnoses agree with brute force: all single and double changes, all constraints relaxed."""
+
+from __future__ import annotations
+
+import random
+from itertools import chain, combinations
+
+import pytest
+from unit.worker.generated import (
+    changed,
+    fits,
+    fits_on,
+    make_world,
+    possible_changes,
+    some_boot,
+    some_request,
+)
+
+from changeover.models.diagnosis import Diagnosis, Verdict
+from changeover.models.placement import ResourceRequest
+from changeover.models.planning import Plan
+from changeover.policies.relax import MOST_TOGETHER, constraints_of, smallest, without
+from changeover.policies.understand import understand
+from changeover.worker.diagnose import relaxations
+from changeover.worker.judge import preview
+from changeover.worker.world import World
+
+CLOUDS = range(12)
+REQUESTS = 5
+
+
+def _diagnosed(world: World, request: ResourceRequest) -> tuple[Diagnosis, Plan]:
+    seen = preview(world, [some_boot(request, world.clock.now())])
+    return seen.diagnoses[request.key], seen.plan
+
+
+def _helping(world: World, request: ResourceRequest) -> int:
+    """The fewest changes, of at most two, that give a candidate; 0 if nothing does."""
+    for together in (1, 2):
+        for changes in possible_changes(world, together):
+            with changed(world, changes):
+                if fits(world, request):
+                    return together
+    return 0
+
+
+@pytest.mark.parametrize("seed", CLOUDS)
+def test_a_verdict_agrees_with_all_single_and_double_changes(seed: int) -> None:
+    chance = random.Random(seed)
+    world = make_world(chance)
+    for _ in range(REQUESTS):
+        request = some_request(chance)
+        diagnosis, plan = _diagnosed(world, request)
+        told = f"{diagnosis.reason.text}; {request.as_json()}"
+        if fits(world, request):
+            assert diagnosis.verdict is Verdict.CANDIDATES_NOW, told
+            assert not plan.intents
+            continue
+        helping = _helping(world, request)
+        assert (diagnosis.verdict is Verdict.CHANGEOVER) == bool(helping), told
+        assert len(plan.intents) == helping, told
+        if helping:
+            changes = [
+                (world.device(i.device), world.function(i.to_function)) for i in plan.intents
+            ]
+            with changed(world, changes):
+                assert fits(world, request), told
+
+
+def _brute_force(world: World, request: ResourceRequest, hosts: frozenset[str]) -> set[frozenset]:
+    """The smallest of all sets of constraints without which one of ``hosts`` has a candidate."""
+    constraints = constraints_of(request)
+    helping = set()
+    for relaxed in chain(*(combinations(constraints, n) for n in range(1, MOST_TOGETHER + 1))):
+        rest = without(request, frozenset(relaxed))
+        if rest.groups:
+            found = world.placement.candidates(rest)
+            able = {world.host_names(found.roots)[root] for root in found.roots} & hosts
+        else:
+            able = (hosts & set(rest.hosts or hosts)) - set(rest.excluded_hosts)
+        if able:
+            helping.add(frozenset(relaxed))
+    least = {one for one in helping if not any(other < one for other in helping)}
+    few = {one for one in least if len(one) < MOST_TOGETHER}
+    return few or least
+
+
+@pytest.mark.parametrize("seed", CLOUDS)
+def test_what_would_have_to_be_relaxed_agrees_with_all_sets(seed: int) -> None:
+    chance = random.Random(1000 + seed)
+    world = make_world(chance)
+    hosts = frozenset(device.host for device in world.catalog.devices)
+    for _ in range(2 * REQUESTS):
+        asked = some_request(chance)
+        request = understand(asked, world.catalog).relaxed
+        if not request.groups or fits_on(world, request, hosts):
+            continue
+        known = relaxations(world, request, hosts)
+        assert set(smallest(known)) == _brute_force(world, request, hosts), request.as_json()
+        for constraint, out in known.alone.items():
+            if constraint.kind == "resource":
+                (rc,) = constraint.names
+                able = {
+                    p.name for p in world.placement.providers(resources={rc: constraint.amount})
+                }
+                assert out == hosts - able
