@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 def _storable(text: str) -> str:
@@ -55,15 +55,34 @@ class Flavor(Wire):
 
 
 class ImageProperties(Wire):
-    """The image properties that place a server."""
+    """The image properties that place a server.
+
+    ``texts`` are the single-valued ones as texts, ``true`` and ``false`` for flags: what Nova sends
+    as ``hw_disk_bus``, ``os_secure_boot`` and the like.
+    """
 
     traits_required: Texts = ()
+    texts: TextMap = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, data: object) -> object:
+        if not isinstance(data, dict) or "texts" in data:
+            return data
+        single = {
+            key: str(value).lower() if isinstance(value, bool) else str(value)
+            for key, value in data.items()
+            if isinstance(key, str) and key.startswith(("hw_", "os_", "img_"))
+            if isinstance(value, str | int | float)
+        }
+        return {**data, "texts": single}
 
 
 class Image(Wire):
     """An image. Without an id the server boots from a volume."""
 
     id: Text | None = None
+    disk_format: Text | None = None
     properties: ImageProperties = ImageProperties()
 
 

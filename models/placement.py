@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 GroupPolicy = Literal["none", "isolate"]
@@ -157,8 +157,10 @@ class ResourceRequest:
 
     ``hosts`` restricts the root providers by name (forced host or node), ``None`` means any.
     ``excluded_hosts`` are those the server must not use. ``availability_zone`` is a host
-    aggregate that Nova, not Placement, maps to hosts; ``None`` means any. ``project`` belongs to
-    the request because Nova may isolate projects in aggregates.
+    aggregate that Nova, not Placement, maps to hosts; ``None`` means any. ``root_required`` and
+    ``root_forbidden`` are traits of the host itself. ``member_of``: the host is in one aggregate of
+    each of these sets (Placement's uuids). ``unpinned_vcpus`` is set where CPUs are asked for as
+    dedicated ones and Nova asks a second time for so many shared ones: see :meth:`unpinned`.
     """
 
     groups: tuple[RequestGroup, ...]
@@ -166,6 +168,10 @@ class ResourceRequest:
     hosts: tuple[str, ...] | None = None
     excluded_hosts: tuple[str, ...] = ()
     availability_zone: str | None = None
+    root_required: frozenset[str] = frozenset()
+    root_forbidden: frozenset[str] = frozenset()
+    member_of: tuple[frozenset[str], ...] = ()
+    unpinned_vcpus: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """JSON-able and canonical: equal requests give equal JSON."""
@@ -175,6 +181,10 @@ class ResourceRequest:
             "hosts": None if self.hosts is None else sorted(self.hosts),
             "excluded_hosts": sorted(self.excluded_hosts),
             "availability_zone": self.availability_zone,
+            "root_required": sorted(self.root_required),
+            "root_forbidden": sorted(self.root_forbidden),
+            "member_of": sorted(sorted(aggregates) for aggregates in self.member_of),
+            "unpinned_vcpus": self.unpinned_vcpus,
         }
 
     @classmethod
@@ -187,7 +197,37 @@ class ResourceRequest:
             hosts=None if hosts is None else tuple(hosts),
             excluded_hosts=tuple(data["excluded_hosts"]),
             availability_zone=data["availability_zone"],
+            # Not in rows that were written before there were any.
+            root_required=frozenset(data.get("root_required", ())),
+            root_forbidden=frozenset(data.get("root_forbidden", ())),
+            member_of=tuple(frozenset(uuids) for uuids in data.get("member_of", ())),
+            unpinned_vcpus=data.get("unpinned_vcpus"),
         )
+
+    def unpinned(self) -> ResourceRequest | None:
+        """What Nova asks besides, for hosts that do not tell dedicated CPUs apart (no PCPU yet).
+
+        Its own rule (``[workarounds] disable_fallback_pcpu_query`` is off by default): shared CPUs
+        instead, and nothing about threads.
+        """
+        if self.unpinned_vcpus is None:
+            return None
+        threads = {"HW_CPU_HYPERTHREADING"}
+        groups = tuple(
+            group
+            if group.suffix
+            else replace(
+                group,
+                resources={
+                    **{rc: n for rc, n in group.resources.items() if rc != "PCPU"},
+                    "VCPU": self.unpinned_vcpus,
+                },
+                required=group.required - threads,
+                forbidden=group.forbidden - threads,
+            )
+            for group in self.groups
+        )
+        return replace(self, groups=groups, unpinned_vcpus=None)
 
     @property
     def key(self) -> str:

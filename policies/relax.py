@@ -24,6 +24,8 @@ ConstraintKind = Literal[
     "trait",
     "any-trait",
     "forbidden-trait",
+    "host-trait",
+    "forbidden-host-trait",
     "zone",
     "host",
     "excluded-host",
@@ -52,6 +54,8 @@ class Constraint:
             "trait": f"trait {names}",
             "any-trait": f"one of the traits {names}",
             "forbidden-trait": f"no trait {names}",
+            "host-trait": f"a host with trait {names}",
+            "forbidden-host-trait": f"a host without trait {names}",
             "zone": f"availability zone {names}",
             "host": f"forced to {names}",
             "excluded-host": f"not on {names}",
@@ -75,6 +79,8 @@ def constraints_of(request: ResourceRequest) -> tuple[Constraint, ...]:
         found += [Constraint("trait", (trait,), suffix=at) for trait in group.required]
         found += [Constraint("any-trait", tuple(sorted(c)), suffix=at) for c in group.any_of]
         found += [Constraint("forbidden-trait", (t,), suffix=at) for t in group.forbidden]
+    found += [Constraint("host-trait", (trait,)) for trait in request.root_required]
+    found += [Constraint("forbidden-host-trait", (trait,)) for trait in request.root_forbidden]
     if request.availability_zone is not None:
         found.append(Constraint("zone", (request.availability_zone,)))
     if request.hosts is not None:
@@ -99,9 +105,16 @@ def without(request: ResourceRequest, relaxed: AbstractSet[Constraint]) -> Resou
         groups=groups,
         group_policy=policy if suffixed > 1 else None,
         availability_zone=None if "zone" in kinds else request.availability_zone,
+        member_of=() if "zone" in kinds else request.member_of,
+        root_required=request.root_required - _names("host-trait", relaxed),
+        root_forbidden=request.root_forbidden - _names("forbidden-host-trait", relaxed),
         hosts=None if "host" in kinds else request.hosts,
         excluded_hosts=() if "excluded-host" in kinds else request.excluded_hosts,
     )
+
+
+def _names(kind: ConstraintKind, relaxed: AbstractSet[Constraint]) -> frozenset[str]:
+    return frozenset(name for c in relaxed if c.kind == kind for name in c.names)
 
 
 def _group_without(group: RequestGroup, relaxed: AbstractSet[Constraint]) -> RequestGroup:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
 from changeover.models.errors import Invalid
 from changeover.models.flavor import Flavor, RequestSpec
 from changeover.models.placement import GroupPolicy, RequestGroup, ResourceRequest
+from changeover.policies.hardware import DISABLED, RequestFilter, hardware_of
 
 PREFERRED = "changeover:preferred_traits"
 """Extra spec of ours: traits (comma-separated) that rank candidates and exclude none."""
@@ -35,7 +36,7 @@ class FlavorRequest:
     device_profile: str | None = None
 
 
-def request_of_spec(spec: RequestSpec) -> FlavorRequest:
+def request_of_spec(spec: RequestSpec, filters: Collection[RequestFilter] = ()) -> FlavorRequest:
     """The request of a request spec, see :func:`request_of_flavor`."""
     asked = spec.requested_destination
     hosts, nodes = spec.force_hosts, spec.force_nodes
@@ -45,6 +46,9 @@ def request_of_spec(spec: RequestSpec) -> FlavorRequest:
     return request_of_flavor(
         spec.flavor,
         image_traits=spec.image.properties.traits_required if spec.image else (),
+        image_properties=spec.image.properties.texts if spec.image else {},
+        disk_format=spec.image.disk_format if spec.image else None,
+        filters=filters,
         availability_zone=spec.availability_zone,
         force_hosts=hosts,
         force_nodes=nodes,
@@ -57,6 +61,9 @@ def request_of_flavor(
     flavor: Flavor,
     *,
     image_traits: Iterable[str] = (),
+    image_properties: Mapping[str, str] | None = None,
+    disk_format: str | None = None,
+    filters: Collection[RequestFilter] = (),
     availability_zone: str | None = None,
     force_hosts: Iterable[str] = (),
     force_nodes: Iterable[str] = (),
@@ -67,14 +74,61 @@ def request_of_flavor(
 
     ``resources[S]:CLASS`` and ``trait[S]:TRAIT`` form one group per suffix; VCPU, MEMORY_MB and
     DISK_GB of the flavor join the unsuffixed group unless any group names the class (0 removes
-    it); required traits of the image join the unsuffixed group. Forced nodes are names of root
+    it; PCPU stands for VCPU); required traits of the image, and what ``hw:`` and ``hw_`` settings
+    mean (:mod:`changeover.policies.hardware`), join it too. Forced nodes are names of root
     providers, and so are forced hosts where one host is one node; nodes win where both are given.
-    Extra specs of other namespaces (``hw:``, ``quota:``, ...) do not reach Placement here.
+    ``filters``: the optional request filters that this Nova has switched on. Not asked for is what
+    Nova 34 adds where all its computes are new enough: ``OWNER_NOVA``, which every host of
+    Nova's has.
 
     Raises ``Invalid``, naming the extra spec, for what Placement could only refuse.
     """
+    drafts = _read(flavor.extra_specs)
+    unsuffixed = drafts[""]
+    unsuffixed.required.update(_name(t, f"image property trait:{t}") for t in image_traits)
+    hardware = hardware_of(
+        flavor.extra_specs,
+        image_properties or {},
+        vcpus=flavor.vcpus,
+        disk_format=None if volume_backed else disk_format,
+        filters=filters,
+    )
+    for resource in ("VCPU", "PCPU"):
+        if resource in hardware.resources:
+            unsuffixed.resources[resource] = hardware.resources[resource]
+    named = {rc for draft in drafts.values() for rc in draft.resources}
+    for resource, amount in _of_flavor(flavor, volume_backed=volume_backed).items():
+        if resource not in named and not (resource == "VCPU" and "PCPU" in named):
+            unsuffixed.resources[resource] = amount
+    unsuffixed.resources.update(hardware.resources)
+    unsuffixed.required |= hardware.required
+    unsuffixed.forbidden |= hardware.forbidden
+    unsuffixed.preferred.update(_preferred(flavor.extra_specs))
+    groups = _finished(drafts)
+    request = ResourceRequest(
+        groups=groups,
+        group_policy=_group_policy(flavor.extra_specs, groups),
+        hosts=tuple(force_nodes) or tuple(force_hosts) or None,
+        excluded_hosts=tuple(ignore_hosts),
+        availability_zone=availability_zone,
+        root_required=frozenset(hardware.root_required),
+        root_forbidden=frozenset({DISABLED}),
+        unpinned_vcpus=hardware.unpinned_vcpus,
+    )
+    return FlavorRequest(request, _device_profile(flavor.extra_specs))
+
+
+def read_groups(specs: Mapping[str, str]) -> tuple[RequestGroup, ...]:
+    """The groups of ``resources[S]:CLASS`` and ``trait[S]:TRAIT`` keys; others are ignored.
+
+    Raises ``Invalid``, naming the key.
+    """
+    return _finished(_read(specs))
+
+
+def _read(specs: Mapping[str, str]) -> defaultdict[str, _Draft]:
     drafts: defaultdict[str, _Draft] = defaultdict(_Draft)
-    for key, value in flavor.extra_specs.items():
+    for key, value in specs.items():
         match = _KEY.fullmatch(key)
         if match is None:
             continue
@@ -83,26 +137,12 @@ def request_of_flavor(
             draft.resources[_name(match["name"], key)] = _amount(value, key)
         else:
             draft.add_trait(_name(match["name"], key), value, key)
-    unsuffixed = drafts[""]
-    unsuffixed.required.update(_name(t, f"image property trait:{t}") for t in image_traits)
-    named = {rc for draft in drafts.values() for rc in draft.resources}
-    for resource, amount in _of_flavor(flavor, volume_backed=volume_backed).items():
-        if resource not in named:
-            unsuffixed.resources[resource] = amount
-    unsuffixed.preferred.update(_preferred(flavor.extra_specs))
-    groups = tuple(
-        group
-        for suffix, draft in sorted(drafts.items())
-        if (group := draft.finish(suffix)) is not None
-    )
-    request = ResourceRequest(
-        groups=groups,
-        group_policy=_group_policy(flavor.extra_specs, groups),
-        hosts=tuple(force_nodes) or tuple(force_hosts) or None,
-        excluded_hosts=tuple(ignore_hosts),
-        availability_zone=availability_zone,
-    )
-    return FlavorRequest(request, _device_profile(flavor.extra_specs))
+    return drafts
+
+
+def _finished(drafts: Mapping[str, _Draft]) -> tuple[RequestGroup, ...]:
+    finished = (draft.finish(suffix) for suffix, draft in sorted(drafts.items()))
+    return tuple(group for group in finished if group is not None)
 
 
 class _Draft:

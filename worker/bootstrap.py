@@ -15,6 +15,7 @@ from changeover.models.catalog import Catalog, CommandProgrammer
 from changeover.models.errors import Invalid, Unreachable
 from changeover.worker.adapters.clock import SystemClock
 from changeover.worker.adapters.servers_elsewhere import ServersElsewhere
+from changeover.worker.ports.accelerators import Accelerators
 from changeover.worker.ports.clock import Clock
 from changeover.worker.ports.placement import PlacementTenant
 from changeover.worker.ports.programmer import Programmer
@@ -24,6 +25,7 @@ from changeover.worker.store import Database
 from changeover.worker.world import World
 
 if TYPE_CHECKING:
+    from changeover.worker.adapters.cyborg_http import CyborgClient
     from changeover.worker.simulator.cards import SimulatedCards
     from changeover.worker.simulator.servers import SimulatedServers
 
@@ -121,15 +123,44 @@ def open_servers(settings: Settings, placement: PlacementTenant, clock: Clock) -
     return ServersElsewhere()
 
 
+def open_accelerators(settings: Settings, catalog: Catalog) -> Accelerators | None:
+    """The Cyborg of the named cloud, or the embedded one."""
+    if settings.embedded_cloud:
+        from changeover.worker.simulator.accelerators import (  # noqa: PLC0415 - see above
+            SimulatedAccelerators,
+        )
+
+        return SimulatedAccelerators(lambda: catalog)
+    return None if settings.cloud is None else open_cyborg(settings)
+
+
+def open_cyborg(settings: Settings) -> CyborgClient:
+    """The Cyborg of the named cloud."""
+    from changeover.worker.adapters.cyborg_http import CyborgClient  # noqa: PLC0415 - see above
+    from changeover.worker.adapters.service_http import Timeouts  # noqa: PLC0415 - see above
+
+    limits = Timeouts(read=settings.request_timeout_seconds)
+    return CyborgClient.from_cloud(settings.cloud, timeouts=limits)
+
+
 def open_simulated_servers(
     settings: Settings, placement: PlacementTenant, clock: Clock
 ) -> SimulatedServers:
     """The embedded cloud's Nova, publishing its notifications where ours are listened to."""
+    from changeover.worker.simulator.accelerators import (  # noqa: PLC0415 - see above
+        SimulatedAccelerators,
+    )
     from changeover.worker.simulator.servers import SimulatedServers  # noqa: PLC0415 - see above
     from changeover.worker.simulator.wire import KombuEmitter  # noqa: PLC0415 - see above
 
     emit = KombuEmitter(notification_url(settings), exchange=settings.notification_exchange)
-    return SimulatedServers(settings.state_dir / "servers.sqlite", placement, clock, emit)
+    return SimulatedServers(
+        settings.state_dir / "servers.sqlite",
+        placement,
+        clock,
+        emit,
+        accelerators=SimulatedAccelerators(lambda: load_catalog(settings)),
+    )
 
 
 def open_cards(settings: Settings, clock: Clock) -> SimulatedCards:
@@ -172,6 +203,7 @@ def make_world(settings: Settings) -> World:
         settings=settings,
         owner=f"{socket.gethostname()[:24]}:{os.getpid()}:{uuid4().hex[:8]}",
         pool=ThreadPoolExecutor(settings.concurrent_reads, thread_name_prefix="read"),
+        accelerators=open_accelerators(settings, catalog),
     )
 
 

@@ -15,6 +15,7 @@ from changeover.models.task import Task
 from changeover.policies.offer import class_of
 from changeover.policies.understand import Understanding, misspelt, strange_traits, understand
 from changeover.policies.weigh import Fairness, weight
+from changeover.worker.requested import requested
 from changeover.worker.world import World
 
 TASK_WEIGHT = 100.0
@@ -42,7 +43,9 @@ class Judged:
     @property
     def key(self) -> str:
         """The class's key."""
-        return self.boots[0].request_key
+        first = self.boots[0]
+        profile = first.device_profile
+        return first.request_key if profile is None else f"{first.request_key}+{profile}"
 
 
 def classes_of(boots: Sequence[Boot]) -> list[list[Boot]]:
@@ -75,14 +78,24 @@ def _declined(boots: Sequence[Boot], reason: Reason) -> Judged:
 
 
 def _judge_class(world: World, boots: list[Boot]) -> Judged:
-    profile = boots[0].device_profile
-    if profile is not None:
-        text = f"it asks for device profile {profile}, which only Cyborg can resolve: there is none"
-        return _declined(boots, Reason("demand.device_profile", text, {"profile": profile}))
-    request = boots[0].request
-    if not request.groups:
+    asked = requested(world, boots[0])
+    if asked.never is not None:
+        return _declined(boots, asked.never)
+    if asked.later is not None:
+        return replace(_declined(boots, asked.later), later=asked.later)
+    if not asked.request.groups:
         text = "neither its failure nor Nova says what it asked for"
         return _declined(boots, Reason("demand.unknown", text))
+    judged = _judge_request(world, boots, asked.request)
+    unpinned = asked.request.unpinned()
+    if unpinned is None or judged.now.candidates or judged.hosts:
+        return judged
+    # Nova would take hosts that do not tell dedicated CPUs apart, too.
+    other = _judge_request(world, boots, unpinned)
+    return other if other.now.candidates or other.hosts else judged
+
+
+def _judge_request(world: World, boots: list[Boot], request: ResourceRequest) -> Judged:
     seen = {trait: world.holders(trait) for trait in strange_traits(request, world.catalog)}
     on_devices = {trait: holders for trait, holders in seen.items() if holders.devices}
     understanding = understand(request, world.catalog, on_devices)

@@ -86,7 +86,11 @@ def _ruled_out(world: World, constraint: Constraint, hosts: frozenset[str]) -> f
     if constraint.kind == "resource":
         (rc,) = constraint.names
         found = world.placement.providers(resources={rc: constraint.amount})
-    elif constraint.kind in {"trait", "any-trait"}:
+    elif constraint.kind == "forbidden-host-trait":
+        (trait,) = constraint.names
+        found = world.placement.providers(required=[trait])
+        return hosts & _names(world, (p.uuid for p in found if p.parent is None))
+    elif constraint.kind in {"trait", "any-trait", "host-trait"}:
         found = [p for trait in names for p in world.placement.providers(required=[trait])]
     else:
         return frozenset()

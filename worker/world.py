@@ -12,6 +12,7 @@ from changeover.models.catalog import Catalog, Device, Function, Model
 from changeover.models.errors import NotFound
 from changeover.models.states import ChangeoverState
 from changeover.policies.understand import Holders
+from changeover.worker.ports.accelerators import Accelerators
 from changeover.worker.ports.clock import Clock
 from changeover.worker.ports.placement import Placement
 from changeover.worker.ports.programmer import Programmer
@@ -33,7 +34,10 @@ def _one_by_one(call: Callable[[A], B], items: list[A]) -> list[B]:
 
 @dataclass(frozen=True)
 class World:
-    """Made by the bootstrap, and by tests. ``owner`` names this process in leases."""
+    """Made by the bootstrap, and by tests. ``owner`` names this process in leases.
+
+    ``accelerators`` is ``None`` where no Cyborg can be asked.
+    """
 
     database: Database
     placement: Placement
@@ -44,6 +48,7 @@ class World:
     settings: Settings
     owner: str
     pool: ThreadPoolExecutor | None = field(default=None)
+    accelerators: Accelerators | None = None
 
     def device(self, provider: str) -> Device:
         """The catalog's device of that provider; raises :class:`NotFound`."""

@@ -596,6 +596,46 @@ def test_hosts_are_named_by_their_root(placement: PlacementTenant) -> None:
     assert limited.roots == {hosts[5].root}
 
 
+def test_traits_of_the_root(placement: PlacementTenant) -> None:
+    kind = f"CUSTOM_{uuid4().hex.upper()}"
+    placement.ensure_traits([kind])
+    host = Host(placement)
+    group = RequestGroup("1", FPGA)
+
+    def there(**of: Any) -> bool:
+        return bool(placement.candidates(asked(group, hosts=(host.name,), **of)).candidates)
+
+    assert there(root_forbidden=frozenset({kind, "COMPUTE_STATUS_DISABLED"}))
+    assert not there(root_required=frozenset({kind}))
+    state = placement.state(host.root)
+    placement.put_traits(host.root, state.generation, [*state.traits, kind])
+    assert there(root_required=frozenset({kind}))
+    assert not there(root_forbidden=frozenset({kind}))
+    assert not there(root_required=frozenset({kind, "CUSTOM_NOBODY_KNOWS"}))
+
+
+def test_aggregates_of_the_host(placement: PlacementTenant) -> None:
+    one, two, other = (str(uuid4()) for _ in range(3))
+    host = Host(placement)
+    group = RequestGroup("", FPGA)
+
+    def there(*member_of: set[str]) -> bool:
+        sets = tuple(frozenset(uuids) for uuids in member_of)
+        request = asked(group, hosts=(host.name,), member_of=sets)
+        return bool(placement.candidates(request).candidates)
+
+    assert there()
+    assert not there({one})
+    generation = placement.state(host.root).generation
+    with pytest.raises(Stale):
+        placement.put_aggregates(host.root, generation + 1, [one])
+    assert placement.put_aggregates(host.root, generation, [one, two]) == generation + 1
+    assert there({one})
+    assert there({one, other})
+    assert there({one}, {two})
+    assert not there({one}, {other})
+
+
 # --- the same cloud, the same questions -------------------------------------------------------
 
 CLASSES = ("FPGA", "VGPU", REGION)

@@ -43,6 +43,7 @@ from changeover.worker.refresh import refresh, sync_catalog
 from changeover.worker.settings import Settings
 from changeover.worker.simulator import cards as cards_module
 from changeover.worker.simulator import fleet as fleet_module
+from changeover.worker.simulator.accelerators import SimulatedAccelerators
 from changeover.worker.simulator.clock import VirtualClock
 from changeover.worker.simulator.fleet import Shape, build_fleet, describe_fleet
 from changeover.worker.simulator.wire import envelope
@@ -284,9 +285,15 @@ class Cloud:
             }
         )
         self.placement = WitnessedPlacement(self.witness)
+        self.accelerators = SimulatedAccelerators(lambda: self.catalog)
         self.notifications: list[dict[str, Any]] = []
         self.servers = WitnessedServers(
-            ":memory:", self.placement, self.clock, self.notifications.append, seed=1
+            ":memory:",
+            self.placement,
+            self.clock,
+            self.notifications.append,
+            seed=1,
+            accelerators=self.accelerators,
         )
         self.servers.witness = self.witness
         self._stack.callback(self.servers.close)
@@ -360,6 +367,7 @@ class Cloud:
             catalog=self.catalog,
             settings=self.settings,
             owner=worker.name,
+            accelerators=_Watched(worker, "accelerators", self.accelerators),  # type: ignore[arg-type]
         )
 
     # -- the outside ------------------------------------------------------------------------

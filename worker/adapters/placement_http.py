@@ -232,6 +232,13 @@ class HttpPlacement:
             yield from _group_query(group)
             if root is not None:
                 yield f"in_tree{group.suffix}", root
+            if not group.suffix:
+                # As Nova: the unsuffixed group's providers, or their root, are members.
+                for aggregates in sorted(sorted(uuids) for uuids in request.member_of):
+                    yield "member_of", "in:" + ",".join(aggregates)
+        host = [*sorted(request.root_required), *(f"!{t}" for t in sorted(request.root_forbidden))]
+        if host:
+            yield "root_required", ",".join(host)
         if request.group_policy is not None:
             yield "group_policy", request.group_policy
 
@@ -271,6 +278,17 @@ class HttpPlacement:
             "put_traits",
             f"/resource_providers/{quote(uuid)}/traits",
             {"resource_provider_generation": generation, "traits": sorted(set(traits))},
+        )
+        return _written(answer).parse(_generation)
+
+    def put_aggregates(self, uuid: str, generation: int, aggregates: Iterable[str]) -> int:
+        answer = self._put(
+            "put_aggregates",
+            f"/resource_providers/{quote(uuid)}/aggregates",
+            {
+                "resource_provider_generation": generation,
+                "aggregates": sorted(set(aggregates)),
+            },
         )
         return _written(answer).parse(_generation)
 

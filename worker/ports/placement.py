@@ -89,6 +89,10 @@ class PlacementTenant(Placement, Protocol):
         """Create a provider (generation 0); an existing one of that uuid and name is returned."""
         ...
 
+    def put_aggregates(self, uuid: str, generation: int, aggregates: Iterable[str]) -> int:
+        """Replace the provider's aggregates; returns its new generation."""
+        ...
+
     def claim(
         self,
         consumer: str,

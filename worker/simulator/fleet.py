@@ -13,6 +13,8 @@ from uuid import UUID, uuid5
 from changeover.models.catalog import Catalog, Device, Function
 from changeover.models.flavor import Flavor
 from changeover.models.placement import Inventory, ProviderState
+from changeover.policies.device_profile import HOST_TRAIT
+from changeover.policies.request import DEVICE_PROFILE
 from changeover.worker.ports.placement import PlacementTenant
 from changeover.worker.simulator.cards import SimulatedCards
 from changeover.worker.simulator.servers import SimulatedServers
@@ -125,7 +127,8 @@ def _build_host(placement: PlacementTenant, uuid: str, name: str) -> None:
     if provider.generation == 0:
         amounts = {"VCPU": 64, "MEMORY_MB": 262_144, "DISK_GB": 4_000}
         inventories = {rc: Inventory(total=n, max_unit=n) for rc, n in amounts.items()}
-        placement.put_inventories(uuid, provider.generation, inventories)
+        generation = placement.put_inventories(uuid, provider.generation, inventories)
+        placement.put_traits(uuid, generation, [HOST_TRAIT])
 
 
 def _build_device(
@@ -251,6 +254,7 @@ def _flavors() -> tuple[Flavor, ...]:
     made = [_flavor("plain", {})]
     for name, (fits, _) in _FPGA_FUNCTIONS.items():
         made.append(_flavor(f"fpga.{name}", _asks(FPGA, _trait(name))))
+        made.append(_flavor(f"profile.{name}", {DEVICE_PROFILE: name}))
         if "u250-region" in fits:
             specs = {f"resources:{REGION}": "1", "changeover:preferred_traits": _trait(name)}
             made.append(_flavor(f"region.{name}", specs))

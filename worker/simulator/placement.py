@@ -124,6 +124,7 @@ class _Record:
     generation: int = 0
     inventories: dict[str, Inventory] = field(default_factory=dict)
     traits: frozenset[str] = frozenset()
+    aggregates: frozenset[str] = frozenset()
     used: Counter[str] = field(default_factory=Counter)
     consumers: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -234,7 +235,9 @@ class MemoryPlacement:
         if limit is not None and limit < 1:
             raise Invalid(f"limit {limit} is not positive")
         with self._call("candidates"):
-            found = self._found(groups, request) if self._all_known(groups) else iter(())
+            traits = request.root_required | request.root_forbidden
+            known = self._all_known(groups) and self._known((), traits)
+            found = self._found(groups, request) if known else iter(())
             candidates = tuple(itertools.islice(found, limit))
             trees = {
                 self._records[uuid].root
@@ -260,7 +263,10 @@ class MemoryPlacement:
                 continue
             if request.hosts is not None and host not in request.hosts:
                 continue
-            choices = [list(self._choices(group, tree)) for group in groups]
+            traits = self._records[root].traits
+            if not request.root_required <= traits or request.root_forbidden & traits:
+                continue
+            choices = [list(self._choices(group, tree, request)) for group in groups]
             for combination in itertools.product(*choices):
                 if request.group_policy == "isolate" and not _isolated(groups, combination):
                     continue
@@ -275,7 +281,14 @@ class MemoryPlacement:
                     },
                 )
 
-    def _choices(self, group: RequestGroup, tree: list[_Record]) -> Iterator[_Choice]:
+    def _is_member(self, record: _Record, request: ResourceRequest) -> bool:
+        """It, or its root, is in one aggregate of each set."""
+        mine = record.aggregates | self._records[record.root].aggregates
+        return all(aggregates & mine for aggregates in request.member_of)
+
+    def _choices(
+        self, group: RequestGroup, tree: list[_Record], request: ResourceRequest
+    ) -> Iterator[_Choice]:
         """Suffixed: one provider gives all. Else: each class may come from another of the tree."""
         if group.suffix:
             for record in tree:
@@ -284,7 +297,11 @@ class MemoryPlacement:
                     yield _Choice(parts, frozenset({record.uuid}))
             return
         givers = [
-            [record for record in tree if self._fits(record, {rc: amount})]
+            [
+                record
+                for record in tree
+                if self._fits(record, {rc: amount}) and self._is_member(record, request)
+            ]
             for rc, amount in group.resources.items()
         ]
         for combination in itertools.product(*givers):
@@ -362,6 +379,17 @@ class MemoryPlacement:
             if wanted != record.traits:
                 record.traits = wanted
                 record.generation += 1
+            return record.generation
+
+    def put_aggregates(self, uuid: str, generation: int, aggregates: Iterable[str]) -> int:
+        wanted = frozenset(aggregates)
+        with self._call("put_aggregates"):
+            record = self._record(uuid)
+            for aggregate in wanted:
+                _check_uuid(aggregate)
+            _check_generation(record, generation)
+            record.aggregates = wanted
+            record.generation += 1
             return record.generation
 
     def ensure_traits(self, traits: Iterable[str]) -> None:

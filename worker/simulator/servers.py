@@ -33,8 +33,10 @@ from changeover.models.errors import (
 from changeover.models.flavor import Flavor, Image, ImageProperties, RequestSpec
 from changeover.models.notification import BuildFailed
 from changeover.models.placement import AllocationCandidate, ResourceRequest
+from changeover.policies.device_profile import profile_groups, with_profile
 from changeover.policies.rank import rank
 from changeover.policies.request import FlavorRequest, request_of_spec
+from changeover.worker.ports.accelerators import Accelerators
 from changeover.worker.ports.clock import Clock
 from changeover.worker.ports.placement import PlacementTenant
 from changeover.worker.ports.servers import (
@@ -131,8 +133,10 @@ class SimulatedServers:
         *,
         seed: int | None = None,
         longest_request_seconds: float = 5.0,
+        accelerators: Accelerators | None = None,
     ) -> None:
         self.longest_request_seconds = longest_request_seconds
+        self._accelerators = accelerators
         self._path = str(path)
         self._placement = placement
         self._clock = clock
@@ -403,9 +407,7 @@ class SimulatedServers:
 
     def _create(self, order: Mapping[str, Any]) -> list[str]:
         blueprint = Blueprint.from_json(order["blueprint"])
-        asked = request_of_spec(self._spec(blueprint, 1))
-        if asked.device_profile is not None:
-            raise Invalid(f"no device profile {asked.device_profile}")
+        self._request_of(self._spec(blueprint, 1))  # what it refuses is not created
         count = int(order["count"])
         now = self._clock.now()
         with self._tx() as db:
@@ -465,7 +467,7 @@ class SimulatedServers:
         """Build the servers of one request: all of them, or none."""
         rows = self._request(request_id)
         spec = self._spec(_blueprint(rows[0]), len(rows))
-        request = request_of_spec(spec).request
+        request = self._request_of(spec)
         failure: tuple[str, str] | None = None
         hosts: dict[str, str] = {}
         try:
@@ -482,6 +484,17 @@ class SimulatedServers:
                 self._became_active(row["uuid"], hosts[row["uuid"]])
             else:
                 self._became_error(row["uuid"], rows[0]["uuid"], spec, *failure)
+
+    def _request_of(self, spec: RequestSpec) -> ResourceRequest:
+        """The request with the groups of the device profile, as Nova makes it."""
+        asked = request_of_spec(spec)
+        name = asked.device_profile
+        if name is None:
+            return asked.request
+        groups = None if self._accelerators is None else self._accelerators.device_profile(name)
+        if groups is None:
+            raise Invalid(f"no device profile {name}", profile=name)
+        return with_profile(asked.request, profile_groups(name, groups))
 
     def _place(self, row: sqlite3.Row, request: ResourceRequest) -> str | None:
         """Claim a place for the server; returns its host, or ``None`` if there is none."""

@@ -14,8 +14,10 @@ from changeover.models.flavor import Flavor
 from changeover.models.placement import GroupPolicy, RequestGroup, ResourceRequest
 from changeover.models.planning import Need
 from changeover.policies import offer
+from changeover.policies.device_profile import profile_groups, with_profile
 from changeover.policies.request import request_of_flavor
 from changeover.policies.understand import Understanding, misspelt, understand
+from changeover.worker.simulator.accelerators import SimulatedAccelerators
 from changeover.worker.simulator.fleet import FPGA, REGION, VGPU, describe_fleet
 
 FLEET = describe_fleet()
@@ -51,7 +53,13 @@ def asked(*groups: RequestGroup, policy: GroupPolicy | None = None) -> Understan
 
 @pytest.mark.parametrize("flavor", FLEET.flavors, ids=lambda f: f.name)
 def test_every_flavor_of_the_fleet(flavor: Flavor) -> None:
-    made = understand(request_of_flavor(flavor).request, CATALOG)
+    asked_for = request_of_flavor(flavor)
+    request = asked_for.request
+    if asked_for.device_profile is not None:
+        groups = SimulatedAccelerators(lambda: CATALOG).device_profile(asked_for.device_profile)
+        assert groups is not None
+        request = with_profile(request, profile_groups(asked_for.device_profile, groups))
+    made = understand(request, CATALOG)
     (rest,) = made.relaxed.groups
     assert rest.resources == {"VCPU": 1, "MEMORY_MB": 64, "DISK_GB": 1}
     assert rest.required == frozenset()
@@ -69,7 +77,7 @@ def test_every_flavor_of_the_fleet(flavor: Flavor) -> None:
         assert need.functions == ("aes", "gzip", "regex", "sha3")
         assert made.models == {"u250-region"}
         assert made.relaxed.preferred == {f"CUSTOM_FPGA_FUNCTION_{name.upper()}"}
-    elif kind == "fpga":
+    elif kind in {"fpga", "profile"}:
         assert need.functions == (name,)
         # Not the regions that it fits too: what they offer is another class.
         assert made.models == set(CATALOG.functions[name].fits) - {"u250-region"}
