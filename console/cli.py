@@ -210,6 +210,15 @@ def devices(
 
 
 @app.command()
+def discover(*, fresh: Fresh = False, json: Json = False) -> None:
+    """Devices that the catalog's rules found, lost, or cannot make sense of."""
+    from changeover.console import discover as found
+
+    with _desk() as desk:
+        found.discover(desk, Output(json), fresh=fresh)
+
+
+@app.command()
 def boots(
     *,
     over: Annotated[

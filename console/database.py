@@ -26,13 +26,12 @@ def upgrade(desk: Desk, out: Output) -> None:
 
 def load(desk: Desk, out: Output, *, simulated: bool) -> None:
     """Make the database know the catalog, and read every device from Placement."""
-    from changeover.worker.refresh import refresh, sync_catalog
+    from changeover.worker.refresh import sync_catalog
 
     if simulated:
         _build_simulated(desk)
-    world = desk.planning_world
-    sync_catalog(world)
-    read = refresh(world)
+    sync_catalog(desk.planning_world)
+    read = desk.look()["read"]
     known = {"functions": len(desk.catalog.functions), "devices": len(desk.catalog.devices)}
     if out.as_json:
         out.document({**known, "devices_read": read})

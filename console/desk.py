@@ -52,10 +52,14 @@ class Desk:
 
     @cached_property
     def catalog(self) -> Catalog:
-        """The catalog; raises ``Invalid`` with all its problems."""
+        """The catalog, with what its rules found; raises ``Invalid`` with all its problems."""
         from changeover.worker.bootstrap import load_catalog
 
-        return load_catalog(self.settings)
+        catalog = load_catalog(self.settings)
+        if not catalog.discover:
+            return catalog
+        with self.database.read() as tx:
+            return catalog.with_found(tx.discovered.devices())
 
     @cached_property
     def database(self) -> Database:
@@ -144,6 +148,19 @@ class Desk:
             pool=ThreadPoolExecutor(self.settings.concurrent_reads),
         )
 
+    def look(self) -> dict[str, int]:
+        """Find what devices came and went, and read every one of them from Placement."""
+        from changeover.models.errors import Busy
+        from changeover.worker.refresh import look
+
+        looked = look(self.planning_world, full=True)
+        if not looked:
+            raise Busy("the workers are reading the devices just now: try again in a minute")
+        self._close_pool()
+        for name in ("catalog", "planning_world"):  # there may be others now
+            self.__dict__.pop(name, None)
+        return looked
+
     def require_file(self) -> None:
         """Raise ``AskOperator`` where an SQLite file is missing: looking must not make one."""
         from sqlalchemy.engine import make_url
@@ -163,10 +180,13 @@ class Desk:
 
     def close(self) -> None:
         """Close what was opened."""
-        if "planning_world" in self.__dict__ and self.planning_world.pool is not None:
-            self.planning_world.pool.shutdown(wait=False, cancel_futures=True)
+        self._close_pool()
         if "database" in self.__dict__:
             self.database.dispose()
+
+    def _close_pool(self) -> None:
+        if "planning_world" in self.__dict__ and self.planning_world.pool is not None:
+            self.planning_world.pool.shutdown(wait=False, cancel_futures=True)
 
 
 def check_broker(url: str) -> None:

@@ -87,9 +87,7 @@ def _counted(counts: Mapping[str, int]) -> str:
 
 def read_now(desk: Desk) -> None:
     """Have every device read from Placement first: what is known of them is from the last time."""
-    from changeover.worker.refresh import refresh
-
-    refresh(desk.planning_world)
+    desk.look()
 
 
 MISSED_TICKS = 4

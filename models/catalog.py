@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from changeover.models.planning import Mode
 
@@ -17,6 +24,8 @@ HostName = Annotated[Name, Field(max_length=112)]  # a host's queue is named aft
 TraitName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=255)]
 ClassName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=255)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Uuid = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+Glob = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Slots = Annotated[int, Field(ge=1, le=4096)]
 
 Owner = Literal["changeover", "cyborg", "nova"]
@@ -94,13 +103,87 @@ class Device(Strict):
     """
 
     name: Name
-    provider: str = Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+    provider: Uuid
     model: Name
     host: HostName
     address: str = Field(default="", max_length=255)
     owner: Owner = "changeover"
     card: Name | None = None
     pinned: bool = False
+
+
+class FoundDevice(Device):
+    """A device that no entry describes: ``rule`` is the one of ``discover`` that found it."""
+
+    rule: Name
+
+    def as_json(self) -> dict[str, Any]:
+        """The device as JSON-able values."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The device that :meth:`as_json` wrote."""
+        return cls.model_validate(data)
+
+
+def _one_group(text: str) -> str:
+    try:
+        groups = re.compile(text).groups
+    except (re.error, OverflowError, RecursionError) as error:
+        msg = f"is no regular expression: {error}"
+        raise ValueError(msg) from None
+    if groups != 1:
+        msg = "the regular expression must have exactly one group, which is what is taken"
+        raise ValueError(msg)
+    return text
+
+
+PartOfName = Annotated[str, StringConstraints(max_length=255), AfterValidator(_one_group)]
+
+
+class DiscoveryRule(Strict):
+    """Which resource providers are devices, and of what kind. All criteria that it names count.
+
+    ``source``: ``cyborg`` takes only providers of Cyborg's deployables, whose uuid becomes the
+    device's address. ``resource_classes`` and ``aggregates``: any of them; ``traits``: all of
+    them; ``names`` and ``exclude``: shell patterns of the provider's name. Classes and functions'
+    traits say what is found first: programming changes them, and the device stays.
+
+    ``model``: what is found; without it, the one model whose traits the provider has. ``card`` and
+    ``address``: regular expressions that match the provider's whole name and whose one group is
+    what is taken; ``card: parent`` takes the parent provider's name, and without ``address`` it is
+    the deployable's uuid, else the provider's name. ``owner`` is by default Cyborg for its
+    deployables, else Changeover.
+    """
+
+    name: Name = ""
+    source: Literal["placement", "cyborg"] = "placement"
+    model: Name | None = None
+    resource_classes: tuple[ClassName, ...] = Field(default=(), max_length=64)
+    traits: tuple[TraitName, ...] = Field(default=(), max_length=64)
+    aggregates: tuple[Uuid, ...] = Field(default=(), max_length=64)
+    names: tuple[Glob, ...] = Field(default=(), max_length=256)
+    exclude: tuple[Glob, ...] = Field(default=(), max_length=4096)
+    owner: Owner | None = None
+    card: Literal["parent"] | PartOfName | None = None
+    address: PartOfName | None = None
+    pinned: bool = False
+
+    @model_validator(mode="after")
+    def _narrow(self) -> Self:
+        placement = self.source == "placement"
+        if placement and not (
+            self.resource_classes or self.traits or self.aggregates or self.names
+        ):
+            msg = "takes every provider: name resource_classes, traits, aggregates or names"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def owned_by(self) -> Owner:
+        """Who writes the inventory of what it finds."""
+        return self.owner or ("cyborg" if self.source == "cyborg" else "changeover")
 
 
 class Pool(Strict):
@@ -146,6 +229,7 @@ class Catalog(Strict):
     models: Mapping[Name, Model]
     functions: Mapping[Name, Function]
     devices: tuple[Device, ...] = ()
+    discover: Mapping[Name, DiscoveryRule] = Field(default_factory=dict)
     pools: Mapping[Name, Pool] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -154,7 +238,7 @@ class Catalog(Strict):
         if not isinstance(data, dict):
             return data
         named = dict(data)
-        for section in ("models", "functions"):
+        for section in ("models", "functions", "discover"):
             entries = named.get(section)
             if isinstance(entries, dict):
                 named[section] = {
@@ -178,6 +262,11 @@ class Catalog(Strict):
             ]
         problems += [
             f"pools.{name}: no function {name}" for name in self.pools if name not in self.functions
+        ]
+        problems += [
+            f"discover.{rule.name}.model: no model {rule.model}"
+            for rule in self.discover.values()
+            if rule.model is not None and rule.model not in self.models
         ]
         problems += self._indistinguishable()
         seen: dict[str, str] = {}
@@ -214,6 +303,28 @@ class Catalog(Strict):
                         f"model {model.name} has: an empty one would look like it"
                     )
         return problems
+
+    def with_found(self, found: Iterable[FoundDevice]) -> Catalog:
+        """The catalog with the devices that its rules found, by name; entries of its own win.
+
+        Left out is what it has no model or no rule for any more.
+        """
+        described = self.described
+        taken = {key for device in described for key in (device.name, device.provider)}
+        fresh = [
+            device
+            for device in found
+            if device.rule in self.discover
+            and device.model in self.models
+            and taken.isdisjoint((device.name, device.provider))
+        ]
+        fresh.sort(key=lambda device: device.name)
+        return self.model_copy(update={"devices": (*described, *fresh)})
+
+    @property
+    def described(self) -> tuple[Device, ...]:
+        """The devices that have an entry of their own."""
+        return tuple(d for d in self.devices if not isinstance(d, FoundDevice))
 
     def pool(self, function: str) -> Pool:
         """The pool of ``function``; one without an entry has the defaults."""

@@ -167,6 +167,19 @@ class PlanState(StrEnum):
     """Too old to be approved: the cloud has moved on."""
 
 
+class FoundState(StrEnum):
+    """What a provider is to the rules that find devices. Each look decides anew."""
+
+    FOUND = "found"
+    """A device."""
+    GONE = "gone"
+    """It was a device: Placement has it no more, or no rule matches it any more."""
+    UNCLEAR = "unclear"
+    """A rule wants it, but what it is cannot be said without guessing."""
+    OTHER = "other"
+    """Looked at, and no device. It is not looked at again at the same generation."""
+
+
 S = TypeVar("S", bound=StrEnum)
 
 

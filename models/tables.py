@@ -27,12 +27,14 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from changeover.models.blueprint import Blueprint
+from changeover.models.catalog import FoundDevice
 from changeover.models.placement import ProviderState, ResourceRequest
 from changeover.models.reasons import Reason
 from changeover.models.states import (
     CHANGEOVER_LIVE,
     BootState,
     ChangeoverState,
+    FoundState,
     PlanState,
     TaskState,
 )
@@ -187,6 +189,28 @@ class DeviceRow(Base):
     offered_until: Mapped[float | None]
     programs: Mapped[int]
     trouble: Mapped[Reason | None] = mapped_column(Stored(Reason))
+
+
+class DiscoveredRow(Base):
+    """A provider that a rule of the catalog is, was, or might be about."""
+
+    __tablename__ = "discovered"
+    provider: Mapped[str] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(255))
+    state: Mapped[FoundState] = mapped_column(StateColumn(FoundState), index=True)
+    since: Mapped[float]
+    generation: Mapped[int | None]
+    classes: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    device: Mapped[FoundDevice | None] = mapped_column(Stored(FoundDevice))
+    reason: Mapped[Reason | None] = mapped_column(Stored(Reason))
+
+
+class RevisionRow(Base):
+    """Counts the changes of something that processes keep in memory."""
+
+    __tablename__ = "revisions"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    number: Mapped[int]
 
 
 class FunctionRow(Base):

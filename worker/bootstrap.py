@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _lock = threading.Lock()
 _worlds: dict[int, World] = {}
+_found: dict[int, tuple[World, int, World]] = {}
 
 
 ENDPOINTS = "endpoints.json"
@@ -219,7 +221,28 @@ def the_world(settings: Settings) -> World:
             world.database.courier = Courier(make_app(settings), world.clock)
             _worlds.clear()
             _worlds[os.getpid()] = world
+        return as_found(world)
+
+
+def as_found(world: World) -> World:
+    """The world with the devices that rules have found, as the database has them now.
+
+    Looked at once a task: what a task began with it keeps. They are read anew only when they have
+    changed.
+    """
+    if not world.catalog.discover:
         return world
+    with world.database.read() as tx:
+        revision = tx.discovered.revision()
+        known = _found.get(os.getpid())
+        if known is not None and known[0] is world and known[1] == revision:
+            return known[2]
+        devices = tx.discovered.devices()
+    found = world.with_found(devices)
+    found = replace(found, programmers=open_programmers(world.settings, found.catalog, world.clock))
+    _found.clear()
+    _found[os.getpid()] = (world, revision, found)
+    return found
 
 
 def close_world() -> None:
@@ -227,6 +250,7 @@ def close_world() -> None:
     with _lock:
         world = _worlds.pop(os.getpid(), None)
         _worlds.clear()
+        _found.clear()
     if world is not None:
         if world.pool is not None:
             world.pool.shutdown(wait=False, cancel_futures=True)

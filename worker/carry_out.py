@@ -773,7 +773,15 @@ class CarryOut:
                     "were dropped by a local delete may still run there",
                 )
             )
+        fenced = {fence.provider for fence in self._fences(job)}
         for device in world.reset_with(job.device):
+            if device.provider not in fenced:
+                raise GiveUp(
+                    Reason(
+                        "device.card_grew",
+                        f"{device.name} was found on the same card after the fences were put up",
+                    )
+                )
             reading = world.programmer(device).read(device)
             if reading.users:
                 raise GiveUp(

@@ -21,6 +21,7 @@ from changeover.worker.queues import (
     JUDGE,
     PLAN_QUEUE,
     REBOOT,
+    REFRESH,
     SWEEP,
     SWEEP_QUEUE,
     host_queue,
@@ -49,6 +50,7 @@ def make_app(settings: Settings) -> Celery:
             REBOOT: {"queue": BOOT_QUEUE},
             SWEEP: {"queue": SWEEP_QUEUE},
             BALANCE: {"queue": SWEEP_QUEUE},
+            REFRESH: {"queue": SWEEP_QUEUE},
         },
         task_publish_retry=False,
         broker_connection_timeout=2.0,
@@ -67,6 +69,7 @@ def make_app(settings: Settings) -> Celery:
         beat_schedule={
             "sweep": {"task": SWEEP, "schedule": settings.sweep_seconds},
             "balance": {"task": BALANCE, "schedule": settings.balance_seconds},
+            "refresh": {"task": REFRESH, "schedule": settings.refresh_seconds},
         },
     )
     return app

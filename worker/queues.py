@@ -12,6 +12,8 @@ SWEEP = "changeover.sweep"
 """Find what fell through."""
 BALANCE = "changeover.balance"
 """Look after the pools' floors."""
+REFRESH = "changeover.refresh"
+"""Look for devices that came, went or changed."""
 
 PLAN_QUEUE = "changeover.plan"
 ADVANCE_QUEUE = "changeover.advance"

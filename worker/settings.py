@@ -128,7 +128,10 @@ class Settings(BaseSettings):
         default=30.0, gt=0.0, description="between two looks at the pools' floors"
     )
     refresh_seconds: float = Field(
-        default=300.0, gt=0.0, description="between two full readings of all devices"
+        default=60.0, gt=0.0, description="between two looks for devices that came, went or changed"
+    )
+    full_refresh_seconds: float = Field(
+        default=3600.0, gt=0.0, description="between two readings of all devices, changed or not"
     )
     dwell_seconds: float = Field(
         default=0.0, ge=0.0, description="a device keeps a new function at least so long"

@@ -26,6 +26,7 @@ from changeover.models.errors import Busy, ChangeoverError, Unreachable
 from changeover.worker import flock
 from changeover.worker.adapters.clock import SystemClock
 from changeover.worker.bootstrap import (
+    as_found,
     make_world,
     notification_url,
     open_cards,
@@ -40,7 +41,7 @@ from changeover.worker.embedded.placement_service import EmbeddedPlacement, star
 from changeover.worker.listener import notification_queue
 from changeover.worker.migrate import upgrade
 from changeover.worker.queues import CENTRAL_QUEUES, host_queue
-from changeover.worker.refresh import refresh, sync_catalog
+from changeover.worker.refresh import look, sync_catalog
 from changeover.worker.settings import Settings, as_environment
 from changeover.worker.simulator.cloud import build_cloud
 from changeover.worker.simulator.fleet import Shape
@@ -176,9 +177,12 @@ class Supervisor:
             notification_queue(self.settings)(connection.channel()).declare()
         if settings.cloud is None and settings.catalog is None:
             self._build_cloud()
-        world = make_world(self.settings)
+        world = as_found(make_world(self.settings))
         sync_catalog(world)
-        refresh(world)
+        try:
+            look(world)
+        except ChangeoverError as exc:  # the workers look again, until it answers
+            log.warning("up.devices_unread", why=exc.message)
         world.database.dispose()
         self._celery()
 

@@ -32,7 +32,11 @@ HINT_GRACE = 2.0
 LOOK = "look"
 """The lease under which one process at a time looks for failed servers."""
 
+CLOSED = "keep_closed"
+"""The lease under which one process at a time looks whether quarantined devices are closed."""
+
 HINTS_AT_ONCE = 500
+UNREAD_AT_ONCE = 100
 PLAN_LIFETIME = 900.0
 """Seconds after which a recommended plan is too old to be approved."""
 
@@ -54,9 +58,9 @@ def sweep(world: World) -> dict[str, int]:
         found["hints_resent"] = len(lost)
         found["plans_expired"] = tx.plans.expire(now - PLAN_LIFETIME, now)
         ajar = tx.devices.ajar()
-        due = tx.leases.due("refresh", now, world.settings.refresh_seconds)
+        due = tx.leases.due(CLOSED, now, world.settings.refresh_seconds)
         quarantined = _quarantined(tx) if due else []
-        unread = {r.provider for r in tx.devices.all() if r.read_at is None or r.trouble}
+        unread = set(tx.devices.unread(UNREAD_AT_ONCE))
     for provider in ajar:
         try:
             open_slots(world, world.device(provider))
@@ -65,7 +69,7 @@ def sweep(world: World) -> dict[str, int]:
     found["opened"] = len(ajar)
     found["closed"] = _keep_closed(world, quarantined)
     found["untold"] = _untold(world)
-    wanted = [d for d in world.catalog.devices if due or d.provider in unread]
+    wanted = [d for d in world.catalog.devices if d.provider in unread] if unread else []
     found["read"] = refresh(world, wanted) if wanted else 0
     if any(found.values()):
         log.info("sweep.found", **{k: v for k, v in found.items() if v})

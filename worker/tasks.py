@@ -17,8 +17,17 @@ from changeover.worker.app import app, settings
 from changeover.worker.bootstrap import the_world
 from changeover.worker.carry_out import CarryOut
 from changeover.worker.judge import judge
-from changeover.worker.queues import ADVANCE, ADVANCE_QUEUE, BALANCE, JUDGE, REBOOT, SWEEP
+from changeover.worker.queues import (
+    ADVANCE,
+    ADVANCE_QUEUE,
+    BALANCE,
+    JUDGE,
+    REBOOT,
+    REFRESH,
+    SWEEP,
+)
 from changeover.worker.reboot import reboot
+from changeover.worker.refresh import look
 from changeover.worker.sweep import sweep
 from changeover.worker.world import World
 
@@ -76,6 +85,16 @@ def balance_task(_task: Task[[], None]) -> None:
 
     def work(world: World) -> Any:
         return judge(world, floors=True) if _due(world, BALANCE, settings.balance_seconds) else None
+
+    _guarded(work)
+
+
+@app.task(name=REFRESH, bind=True)
+def refresh_task(_task: Task[[], None]) -> None:
+    """Look for devices that came, went or changed; the database decides whether it is time."""
+
+    def work(world: World) -> Any:
+        return look(world) if _due(world, REFRESH, settings.refresh_seconds) else None
 
     _guarded(work)
 

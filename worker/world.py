@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
 
-from changeover.models.catalog import Catalog, Device, Function, Model
-from changeover.models.errors import NotFound
+from changeover.models.catalog import Catalog, Device, FoundDevice, Function, Model
+from changeover.models.errors import AskOperator, NotFound
 from changeover.models.states import ChangeoverState
 from changeover.policies.understand import Holders
 from changeover.worker.ports.accelerators import Accelerators
@@ -50,9 +50,31 @@ class World:
     pool: ThreadPoolExecutor | None = field(default=None)
     accelerators: Accelerators | None = None
 
+    def with_found(self, found: Iterable[FoundDevice]) -> World:
+        """The same world with these devices that the catalog's rules found."""
+        return replace(self, catalog=self.catalog.with_found(found))
+
+    def deployables(self) -> Mapping[str, str]:
+        """Provider -> uuid of the deployable that it stands for. Raises :class:`AskOperator`."""
+        if self.accelerators is None:
+            raise AskOperator(
+                "a rule under discover has `source: cyborg`, but no cloud with a Cyborg is "
+                "configured: name it with `cloud`"
+            )
+        listed = self.accelerators.deployables()
+        return {d.provider: d.uuid for d in listed if d.provider is not None}
+
     def device(self, provider: str) -> Device:
-        """The catalog's device of that provider; raises :class:`NotFound`."""
+        """The device of that provider; raises :class:`NotFound`.
+
+        One that a rule found is known to the end of its changeovers, though it is gone by now.
+        """
         found = self._devices.get(provider)
+        if found is None and self.catalog.discover:
+            with self.database.read() as tx:
+                found = tx.discovered.device(provider)
+            if found is not None and found.model not in self.catalog.models:
+                found = None
         if found is None:
             raise NotFound(
                 f"the catalog has no device {provider}: put it back, or release its changeover",

@@ -26,7 +26,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 
 from changeover.models.boot import Boot, BootPromise
-from changeover.models.catalog import Catalog
+from changeover.models.catalog import Catalog, FoundDevice
 from changeover.models.changeover import Changeover, Fence
 from changeover.models.errors import AskOperator, Busy, Reread, Retry, Unreachable
 from changeover.models.placement import Inventory, ProviderState, RequestGroup, ResourceRequest
@@ -39,6 +39,7 @@ from changeover.models.states import (
     CHANGEOVER_TRANSITIONS,
     BootState,
     ChangeoverState,
+    FoundState,
     IllegalTransition,
     PlanState,
     TaskState,
@@ -51,6 +52,7 @@ from changeover.worker.settings import Settings
 from changeover.worker.simulator.clock import VirtualClock
 from changeover.worker.simulator.fleet import Shape, describe_fleet
 from changeover.worker.store import Database, Hint, Tx
+from changeover.worker.store.discovered import DiscoveredRecord
 from changeover.worker.store.session import columns_of
 
 T = TypeVar("T")
@@ -950,6 +952,77 @@ def test_devices_follow_the_catalog(database: Database) -> None:
         assert (back.known, back.function, back.programs, back.trouble) == (True, "aes", 2, WHY)
         assert [d.name for d in tx.devices.all()] == ["fpga1", "fpga2", "fpga3"]
         assert tx.devices.get("nosuch") is None
+
+
+def test_many_are_learnt_at_once_unless_somebody_knew_better(database: Database) -> None:
+    with database.write() as tx:
+        tx.devices.sync(CATALOG)
+        assert tx.devices.unread(2) == sorted(d.provider for d in CATALOG.devices)[:2]
+        records = tx.devices.these(d.provider for d in CATALOG.devices)
+        assert tx.devices.these([]) == []
+        one, two, three = sorted(records, key=lambda r: r.name)
+        tx.devices.update(two.provider, generation=7, function="aes")
+        facts = {"generation": 1, "function": "gzip", "read_at": NOW, "trouble": None}
+        tx.devices.learn_all(
+            [(one, facts), (two, facts), (three, {"trouble": WHY, "read_at": NOW})]
+        )
+        read = {r.name: r for r in tx.devices.all()}
+        assert (read["fpga1"].function, read["fpga1"].generation) == ("gzip", 1)
+        assert (read["fpga2"].function, read["fpga2"].generation) == ("aes", 7)
+        assert read["fpga3"].trouble == WHY
+        assert tx.devices.unread(9) == [two.provider, three.provider]
+        tx.devices.learn_all([(read["fpga1"], {**facts, "generation": 2})])
+        tx.devices.learn_all([])
+        again = tx.devices.get("fpga1")
+        assert again is not None
+        assert again.generation == 2
+
+
+def test_what_rules_found_is_kept_and_counted(database: Database) -> None:
+    device = FoundDevice(**CATALOG.devices[0].model_dump(), rule="cards")
+    row = DiscoveredRecord(
+        provider=device.provider,
+        name="compute1_0",
+        state=FoundState.FOUND,
+        since=NOW,
+        generation=None,
+        classes=frozenset({"FPGA"}),
+        device=device,
+        reason=None,
+    )
+    other = replace(
+        row, provider=str(uuid4()), name="z", state=FoundState.UNCLEAR, device=None,
+        classes=None, generation=3, reason=WHY,
+    )  # fmt: skip
+    with database.write() as tx:
+        assert tx.discovered.revision() == 0
+        tx.discovered.put([row, other])
+        tx.discovered.changed()
+        assert (tx.discovered.all(), tx.discovered.devices()) == ([row, other], [device])
+        assert tx.discovered.device(device.provider) == device
+        assert tx.discovered.device(other.provider) is None
+        gone = replace(row, state=FoundState.GONE, reason=WHY)
+        tx.discovered.put([gone])
+        tx.discovered.changed()
+        assert (tx.discovered.all(), tx.discovered.devices()) == ([gone, other], [])
+        assert tx.discovered.revision() == 2
+        assert tx.discovered.device(device.provider) == device
+        tx.discovered.forget([other.provider, str(uuid4())])
+        tx.discovered.forget([])
+        tx.discovered.put([])
+        assert tx.discovered.all() == [gone]
+
+
+def test_what_a_changeover_or_a_boot_counts_on_is_busy(database: Database) -> None:
+    live, over = changeover(), changeover(state=_C.DONE)
+    waiting = boot(state=_B.PROMISED)
+    store(database, waiting)
+    with database.write() as tx:
+        tx.changeovers.add(live)
+        tx.changeovers.add(over)
+        tx.fences.add(["sibling"], live.id)
+        tx.boots.promise(BootPromise(waiting.id, "promised", 1, None, None))
+        assert tx.discovered.busy() == {live.device, "sibling", "promised"}
 
 
 def test_a_card_that_was_replaced_keeps_its_name(database: Database) -> None:

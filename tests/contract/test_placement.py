@@ -80,6 +80,27 @@ def test_new_provider_is_at_generation_0_and_its_own_root(placement: PlacementTe
     assert placement.create_provider(uuid, name) == made
 
 
+def test_members_of_any_of_the_aggregates_are_listed(placement: PlacementTenant) -> None:
+    one, two, three = str(uuid4()), str(uuid4()), str(uuid4())
+    root = provider(placement)
+    first, second = provider(placement, parent=root), provider(placement, parent=root)
+    placement.put_aggregates(first, generation(placement, first), [one, two])
+    after = placement.put_aggregates(second, generation(placement, second), [three])
+    assert after == generation(placement, second)
+
+    def members(*aggregates: str) -> set[str]:
+        return {p.uuid for p in placement.providers(member_of=aggregates, in_tree=root)}
+
+    assert members(one) == {first}
+    assert members(two, three) == {first, second}
+    assert members(str(uuid4())) == set()
+    assert members() == {root, first, second}
+    with pytest.raises(Stale):
+        placement.put_aggregates(second, after - 1, [])
+    placement.put_aggregates(second, after, [])
+    assert members(three) == set()
+
+
 def test_child_has_its_trees_root(placement: PlacementTenant) -> None:
     root = provider(placement)
     child = provider(placement, parent=root)

@@ -37,9 +37,9 @@ from changeover.worker.carry_out import CarryOut
 from changeover.worker.intake import Accepted, Intake
 from changeover.worker.operate import Operator
 from changeover.worker.ports.programmer import Entitled, ProgramResult, Reading, always
-from changeover.worker.queues import ADVANCE, JUDGE, REBOOT
+from changeover.worker.queues import ADVANCE, JUDGE, REBOOT, REFRESH
 from changeover.worker.reboot import reboot
-from changeover.worker.refresh import refresh, sync_catalog
+from changeover.worker.refresh import look, refresh, sync_catalog
 from changeover.worker.settings import Settings
 from changeover.worker.simulator import cards as cards_module
 from changeover.worker.simulator import fleet as fleet_module
@@ -62,6 +62,13 @@ EFFECTS: Final = frozenset({
     "programmer.program", "database.write", "courier.send", "clock.sleep",
 })  # fmt: skip
 """Calls that change something: a crash after one differs from a crash before it."""
+
+
+def _look_if_due(world: World) -> None:
+    with world.database.write() as tx:
+        due = tx.leases.due(REFRESH, world.clock.now(), world.settings.refresh_seconds)
+    if due:
+        look(world)
 
 
 class Crash(BaseException):
@@ -147,7 +154,8 @@ class Worker:
         return self.do(lambda world: judge.judge(world, floors=floors))
 
     def sweep(self) -> Any:
-        """One sweep."""
+        """One sweep, and a look at the devices if it is time."""
+        self.do(_look_if_due)
         return self.do(sweep)
 
 

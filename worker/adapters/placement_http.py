@@ -129,6 +129,7 @@ class HttpPlacement:
         *,
         resources: Mapping[str, int] | None = None,
         required: Iterable[str] = (),
+        member_of: Iterable[str] = (),
         name: str | None = None,
         in_tree: str | None = None,
     ) -> list[Provider]:
@@ -137,6 +138,8 @@ class HttpPlacement:
             query.append(("resources", _amounts(resources)))
         if traits := sorted(set(required)):
             query.append(("required", ",".join(traits)))
+        if aggregates := sorted(set(member_of)):
+            query.append(("member_of", "in:" + ",".join(aggregates)))
         if name is not None:
             query.append(("name", name))
         if in_tree is not None:

@@ -37,10 +37,13 @@ class Placement(Protocol):
         *,
         resources: Mapping[str, int] | None = None,
         required: Iterable[str] = (),
+        member_of: Iterable[str] = (),
         name: str | None = None,
         in_tree: str | None = None,
     ) -> list[Provider]:
         """Providers that could take ``resources`` now and have all traits of ``required``.
+
+        ``member_of``: in any of these aggregates.
 
         ``resources`` counts free capacity, so asking for a device's whole capacity lists the
         idle ones in one call (``max_unit`` permitting). Nobody has a trait or class that Placement

@@ -199,10 +199,14 @@ class MemoryPlacement:
         *,
         resources: Mapping[str, int] | None = None,
         required: Iterable[str] = (),
+        member_of: Iterable[str] = (),
         name: str | None = None,
         in_tree: str | None = None,
     ) -> list[Provider]:
         wanted, traits = dict(resources or {}), frozenset(required)
+        aggregates = frozenset(member_of)
+        for uuid in aggregates:
+            _check_uuid(uuid)
         _check_amounts(wanted)
         if in_tree is not None:
             _check_uuid(in_tree)
@@ -216,6 +220,7 @@ class MemoryPlacement:
                 if (name is None or record.name == name)
                 and (in_tree is None or record.root == root)
                 and traits <= record.traits
+                and (not aggregates or aggregates & record.aggregates)
                 and self._fits(record, wanted)
             ]
 

@@ -14,6 +14,7 @@ from changeover.worker.store.audit import Audit
 from changeover.worker.store.boots import Boots
 from changeover.worker.store.changeovers import Changeovers, Fences
 from changeover.worker.store.devices import Devices, Functions
+from changeover.worker.store.discovered import Discovered
 from changeover.worker.store.engine import READ_ONLY, engine_for
 from changeover.worker.store.events import Events
 from changeover.worker.store.hints import Hints
@@ -43,6 +44,10 @@ class Tx(Session):
     @cached_property
     def devices(self) -> Devices:
         return Devices(self)
+
+    @cached_property
+    def discovered(self) -> Discovered:
+        return Discovered(self)
 
     @cached_property
     def functions(self) -> Functions:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, or_, select, update
 
 from changeover.models.catalog import Catalog
 from changeover.models.reasons import Reason
@@ -49,29 +50,48 @@ class Devices:
 
     def sync(self, catalog: Catalog) -> None:
         """Make the rows match the catalog; devices that it no longer names stay, unknown."""
-        self.session.connection.execute(update(DeviceRow).values(known=False))
-        self._free_names(catalog)
-        for device in catalog.devices:
-            described = {
+        columns = (DeviceRow.provider, DeviceRow.name, DeviceRow.model, DeviceRow.host)
+        rows = self.session.rows(select(*columns, DeviceRow.known))
+        there = {row["provider"]: dict(row) for row in rows}
+        wanted = {
+            device.provider: {
+                "provider": device.provider,
                 "name": device.name,
                 "model": device.model,
                 "host": device.host,
                 "known": True,
             }
-            statement = self.session.insert(DeviceRow).values(
-                provider=device.provider, **described, slots=0, used=0, reserved=0, programs=0
-            )
-            self.session.connection.execute(
-                statement.on_conflict_do_update(index_elements=[DeviceRow.provider], set_=described)
-            )
+            for device in catalog.devices
+        }
+        self._each(
+            update(DeviceRow).where(DeviceRow.provider == bindparam("gone")).values(known=False),
+            [{"gone": p} for p, row in there.items() if row["known"] and p not in wanted],
+        )
+        fresh = {p: values for p, values in wanted.items() if there.get(p) != values}
+        self._free_names(there, wanted)
+        statement = self.session.insert(DeviceRow)
+        described = {key: statement.excluded[key] for key in ("name", "model", "host", "known")}
+        self._each(
+            statement.on_conflict_do_update(index_elements=[DeviceRow.provider], set_=described),
+            [
+                {**values, "slots": 0, "used": 0, "reserved": 0, "programs": 0}
+                for values in fresh.values()
+            ],
+        )
 
-    def _free_names(self, catalog: Catalog) -> None:
+    def _each(self, statement: Any, values: list[dict[str, Any]]) -> None:
+        """Execute with each of the values, if there are any."""
+        if values:
+            self.session.connection.execute(statement, values)
+
+    def _free_names(
+        self, there: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Mapping[str, Any]]
+    ) -> None:
         """A replaced card is a new provider of the same name: the old row gives the name up."""
-        names = {device.provider: device.name for device in catalog.devices}
-        taken = set(names.values())
-        for row in self.session.rows(select(DeviceRow.provider, DeviceRow.name)):
-            if row["name"] in taken and names.get(row["provider"]) != row["name"]:
-                self.update(row["provider"], name=row["provider"])
+        taken = {values["name"] for values in wanted.values()}
+        for provider, row in there.items():
+            if row["name"] in taken and wanted.get(provider, {}).get("name") != row["name"]:
+                self.update(provider, name=provider)
 
     def all(self) -> list[DeviceRecord]:
         """Devices that the catalog knows, by name."""
@@ -79,6 +99,28 @@ class Devices:
             select(DeviceRow.__table__).where(DeviceRow.known.is_(True)).order_by(DeviceRow.name)
         )
         return [DeviceRecord(**row) for row in rows]
+
+    def these(self, providers: Iterable[str]) -> list[DeviceRecord]:
+        """The devices of those providers that the catalog knows."""
+        rows = self.session.rows(
+            select(DeviceRow.__table__).where(
+                DeviceRow.known.is_(True), DeviceRow.provider.in_(list(providers))
+            )
+        )
+        return [DeviceRecord(**row) for row in rows]
+
+    def unread(self, limit: int) -> list[str]:
+        """Providers that were never read, or not without trouble; the longest unread first."""
+        rows = self.session.rows(
+            select(DeviceRow.provider)
+            .where(
+                DeviceRow.known.is_(True),
+                or_(DeviceRow.read_at.is_(None), DeviceRow.trouble.is_not(None)),
+            )
+            .order_by(func.coalesce(DeviceRow.read_at, 0.0), DeviceRow.provider)
+            .limit(limit)
+        )
+        return [row["provider"] for row in rows]
 
     def ajar(self) -> list[str]:
         """Providers of which Placement reserves another number of slots than boots hold."""
@@ -128,6 +170,38 @@ class Devices:
             .values(**facts)
         )
         return bool(done.rowcount == 1)
+
+    def learn_all(self, learnt: Iterable[tuple[DeviceRecord, Mapping[str, Any]]]) -> None:
+        """As :meth:`learn`, for many."""
+        alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+        for record, facts in learnt:
+            seen = {
+                "seen_provider": record.provider,
+                "seen_generation": record.generation,
+                "seen_function": record.function,
+            }
+            values = {f"new_{name}": value for name, value in facts.items()}
+            alike[tuple(sorted(facts))].append({**values, **seen})
+        table = DeviceRow.__table__.c
+
+        def new(name: str) -> Any:
+            return bindparam(f"new_{name}", type_=table[name].type)
+
+        def seen_as(name: str) -> Any:
+            seen = bindparam(f"seen_{name}", type_=table[name].type)
+            return table[name].is_not_distinct_from(seen)
+
+        for columns, all_values in alike.items():
+            statement = (
+                update(DeviceRow)
+                .where(
+                    DeviceRow.provider == bindparam("seen_provider"),
+                    seen_as("generation"),
+                    seen_as("function"),
+                )
+                .values({name: new(name) for name in columns})
+            )
+            self._each(statement, all_values)
 
     def programmed(self, provider: str) -> None:
         """Count one more program."""
