@@ -51,6 +51,10 @@ class InUse(Refuse):
     """The resource is in use: allocations exist on it."""
 
 
+class QuotaExceeded(Refuse):
+    """The owner's quota is used up; what is deleted makes room."""
+
+
 class NotFound(Refuse):
     """No such thing."""
 

@@ -15,7 +15,6 @@ from uuid import uuid4
 from changeover.models.catalog import Catalog, CommandProgrammer
 from changeover.models.errors import Invalid, Unreachable
 from changeover.worker.adapters.clock import SystemClock
-from changeover.worker.adapters.servers_elsewhere import ServersElsewhere
 from changeover.worker.ports.accelerators import Accelerators
 from changeover.worker.ports.clock import Clock
 from changeover.worker.ports.placement import PlacementTenant
@@ -114,15 +113,18 @@ def open_placement(settings: Settings) -> PlacementTenant:
 
 
 def open_servers(settings: Settings, placement: PlacementTenant, clock: Clock) -> Servers:
-    """The servers of the cloud: simulated ones, or none that Changeover may touch."""
+    """The servers of the cloud: Nova's, or simulated ones."""
     if settings.embedded_cloud:
         return open_simulated_servers(settings, placement, clock)
-    if settings.recreates:
-        raise Invalid(
-            "recreate: creating servers in a real Nova is not built yet; leave it off, capacity "
-            "is made and owners boot again by themselves"
-        )
-    return ServersElsewhere()
+    from changeover.worker.adapters.servers_nova import NovaServers  # noqa: PLC0415 - see above
+    from changeover.worker.adapters.service_http import Timeouts  # noqa: PLC0415 - see above
+
+    return NovaServers.from_cloud(
+        settings.cloud,
+        clock,
+        longest_request_seconds=settings.longest_request_seconds,
+        timeouts=Timeouts(read=settings.request_timeout_seconds),
+    )
 
 
 def open_accelerators(settings: Settings, catalog: Catalog) -> Accelerators | None:

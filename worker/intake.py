@@ -201,6 +201,7 @@ class Intake:
         known = tx.boots.of_server(failed.server)
         if known is not None:
             if known.successor == failed.server and known.state not in BOOT_OVER:
+                tx.boots.hurry(known.id, now)
                 tx.hints.add(REBOOT, known.id, queue=BOOT_QUEUE, now=now)
                 return Accepted("successor_failed", known.id)
             return Accepted("known", known.id)
@@ -245,7 +246,9 @@ class Intake:
         now = self.clock.now()
         boot = tx.boots.of_server(deleted.server)
         outcome = "woke"
-        if boot is not None and boot.server == deleted.server and boot.state not in BOOT_OVER:
+        mine = boot is not None and boot.server == deleted.server
+        # A failed server that we set out to delete says nothing about its owner's wish.
+        if boot is not None and mine and boot.state not in BOOT_OVER and boot.removed_at is None:
             outcome = "owner_deleted"
             self._cancel(tx, boot, now)
         tx.boots.wake(now)
@@ -257,6 +260,7 @@ class Intake:
         reason = Reason("boot.owner_deleted", "its owner deleted the failed server")
         try:
             if boot.state in {BootState.CREATING, BootState.BUILDING}:
+                tx.boots.hurry(boot.id, now)
                 tx.hints.add(REBOOT, boot.id, queue=BOOT_QUEUE, now=now)
             else:
                 cancel_boot(tx, boot, reason, now)
@@ -268,7 +272,9 @@ class Intake:
         boot = tx.boots.of_server(created.server)
         if boot is None or boot.successor != created.server or boot.state in BOOT_OVER:
             return Accepted("ignored", reason="a server that Changeover has nothing to do with")
-        tx.hints.add(REBOOT, boot.id, queue=BOOT_QUEUE, now=self.clock.now())
+        now = self.clock.now()
+        tx.boots.hurry(boot.id, now)
+        tx.hints.add(REBOOT, boot.id, queue=BOOT_QUEUE, now=now)
         return Accepted("successor_built", boot.id)
 
     def _dead_letter(self, tx: Tx, body: bytes | str, reason: str, source: str) -> Accepted:

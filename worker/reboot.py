@@ -6,6 +6,10 @@ is looked for by its marker, and no other is sent before the first can no longer
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import structlog
 
 from changeover.models.boot import Boot
@@ -15,6 +19,7 @@ from changeover.models.errors import (
     Garbled,
     NotFound,
     OutcomeUnknown,
+    QuotaExceeded,
     Refuse,
     Reread,
     Retry,
@@ -23,8 +28,15 @@ from changeover.models.errors import (
 from changeover.models.reasons import Reason
 from changeover.models.states import BootState
 from changeover.policies.backoff import backoff, jitter_of
+from changeover.policies.consent import Losses, Successor, consent, successor
 from changeover.worker.holds import open_slots
-from changeover.worker.ports.servers import MARKER, REPLACED_BY, Server, ServerStatus
+from changeover.worker.ports.servers import (
+    MARKER,
+    REPLACED_BY,
+    Authority,
+    Server,
+    ServerStatus,
+)
 from changeover.worker.queues import BOOT_QUEUE, JUDGE, PLAN_QUEUE, REBOOT
 from changeover.worker.world import World
 
@@ -45,13 +57,14 @@ MOST_RETRY = 60.0
 
 def reboot(world: World, boot_id: str) -> BootState | None:
     """Take one boot as far as it goes now; ``None`` if it is not due or not free."""
+    seconds = world.settings.lease_seconds
     with world.database.write() as tx:
-        lease = world.settings.lease_seconds + world.servers.longest_request_seconds
-        boot = tx.boots.claim(boot_id, WORKS, world.owner, world.clock.now(), lease)
+        boot = tx.boots.claim(boot_id, WORKS, world.owner, world.clock.now(), seconds)
         tx.hints.take(REBOOT, boot_id)
     if boot is None:
         return None
-    with structlog.contextvars.bound_contextvars(boot=boot_id, server=boot.server):
+    bound = structlog.contextvars.bound_contextvars(boot=boot_id, server=boot.server)
+    with bound, _lease(world, boot_id):
         try:
             while boot.state in WORKS and boot.wake_at <= world.clock.now():
                 boot = _STEPS[boot.state](world, boot)
@@ -61,6 +74,22 @@ def reboot(world: World, boot_id: str) -> BootState | None:
             with world.database.write() as tx:
                 tx.boots.release(boot_id, world.owner)
         return boot.state
+
+
+@contextmanager
+def _lease(world: World, boot_id: str) -> Iterator[None]:
+    """Renew the lease for as long as this process lives: a create can take minutes."""
+    seconds = world.settings.lease_seconds
+
+    def renew() -> None:
+        try:
+            with world.database.write() as tx:
+                tx.boots.renew([boot_id], world.owner, world.clock.now() + seconds)
+        except Retry as exc:
+            log.warning("boot.renewal_failed", why=exc.message)
+
+    with world.clock.every(seconds / 3.0, renew):
+        yield
 
 
 def _later(world: World, boot_id: str, exc: ChangeoverError) -> None:
@@ -82,31 +111,30 @@ def _later(world: World, boot_id: str, exc: ChangeoverError) -> None:
 
 
 def _ready(world: World, boot: Boot) -> Boot:
-    """Look at the failed server once more, journal the attempt, open its slots, create."""
-    if not world.settings.recreates:
-        made = "its slots are free now, and its owner may boot again: servers are not created here"
-        return _give_back(world, boot, BootState.DECLINED, Reason("boot.capacity_made", made))
-    failed = world.servers.get(boot.server)
-    if failed is None:
-        return _give_back(
-            world,
-            boot,
-            BootState.CANCELLED,
-            Reason("boot.owner_deleted", "its owner deleted the failed server"),
-        )
-    if failed.status is not ServerStatus.ERROR:
-        return _give_back(
-            world,
-            boot,
-            BootState.CANCELLED,
-            Reason("boot.not_failed", f"the server is {failed.status}: somebody saw to it"),
-        )
-    owner = _whose(world, boot, failed)
-    if owner is not None:
-        reason = Reason(
-            "boot.absorbed", f"its server is the successor of boot {owner}", {"boot": owner}
-        )
-        return _give_back(world, boot, BootState.CANCELLED, reason)
+    """Look at the failed server once more, journal the attempt, open its slots, create.
+
+    What the successor is made of is journaled with the attempt: nothing that happens to the failed
+    server afterwards can lose it.
+    """
+    if world.settings.recreated == "never":
+        return _only_capacity(world, boot, "servers are not created here (recreate = never)")
+    changes: dict[str, Any] = {}
+    if boot.removed_at is None:
+        failed = world.servers.get(boot.server)
+        if failed is None:
+            return _give_back(world, boot, BootState.CANCELLED, _OWNER_DELETED)
+        ended = _seen_to(world, boot, failed)
+        if ended is not None:
+            return ended
+        made_of = _successor(world, boot, failed)
+        if isinstance(made_of, str):
+            return _only_capacity(world, boot, made_of)
+        log.info("boot.blueprint", without=made_of.without)
+        changes = {
+            "blueprint": made_of.blueprint,
+            "project": failed.project,
+            "user": failed.user,
+        }
     with world.database.write() as tx:
         boot = tx.boots.move(
             boot,
@@ -115,9 +143,62 @@ def _ready(world: World, boot: Boot) -> Boot:
             attempt=boot.attempt + 1,
             sent_at=None,
             successor=None,
+            **changes,
         )
         tx.boots.unhold(boot.id)
-    return _send(world, boot, failed)
+    return _send(world, boot)
+
+
+_OWNER_DELETED = Reason("boot.owner_deleted", "its owner deleted the failed server")
+
+
+def _only_capacity(world: World, boot: Boot, why: str) -> Boot:
+    text = f"its slots are free now, and its owner may boot again; it is not created here: {why}"
+    return _give_back(world, boot, BootState.DECLINED, Reason("boot.capacity_made", text))
+
+
+def _seen_to(world: World, boot: Boot, failed: Server) -> Boot | None:
+    """End the boot if somebody else has seen to the failed server."""
+    if failed.status is not ServerStatus.ERROR:
+        reason = Reason("boot.not_failed", f"the server is {failed.status}: somebody saw to it")
+        return _give_back(world, boot, BootState.CANCELLED, reason)
+    owner = _whose(world, boot, failed)
+    if owner is None:
+        return None
+    reason = Reason(
+        "boot.absorbed", f"its server is the successor of boot {owner}", {"boot": owner}
+    )
+    return _give_back(world, boot, BootState.CANCELLED, reason)
+
+
+def _successor(world: World, boot: Boot, failed: Server) -> Successor | str:
+    """What to create in the failed server's place, or why nothing may be created."""
+    settings = world.settings
+    agreed = consent(
+        settings.recreated,
+        metadata=failed.metadata,
+        extra_specs=failed.extra_specs,
+        project=failed.project,
+        projects=settings.recreate_projects,
+    )
+    if not agreed.given:
+        return agreed.why
+    authority = world.servers.authority(failed.project, failed.user)
+    if authority is Authority.NOBODY:
+        return (
+            f"the service user has neither a trust from its owner ({failed.user}) nor a role in "
+            f"its project ({failed.project})"
+        )
+    blueprint = failed.blueprint
+    forced = boot.request.hosts
+    if blueprint is not None and blueprint.host is None and forced:
+        blueprint = blueprint.model_copy(update={"host": forced[0]})
+    return successor(
+        blueprint,
+        lost=failed.lost,
+        as_owner=authority is Authority.OWNER,
+        losses=Losses(networks=settings.lost_networks, key=settings.lost_key),
+    )
 
 
 def _whose(world: World, boot: Boot, failed: Server) -> str | None:
@@ -136,15 +217,15 @@ def _whose(world: World, boot: Boot, failed: Server) -> str | None:
 def _creating(world: World, boot: Boot) -> Boot:
     """Taken up after a crash, or after an answer that never came."""
     if boot.sent_at is None:
-        failed = world.servers.get(boot.server)
-        if failed is None:
-            return _give_back(
-                world,
-                boot,
-                BootState.CANCELLED,
-                Reason("boot.owner_deleted", "its owner deleted the failed server"),
-            )
-        return _send(world, boot, failed)
+        if boot.removed_at is not None:
+            # Journaled before it was done: whether it was done yet, nobody knows.
+            try:
+                world.servers.delete(boot.server)
+            except (Refuse, AskOperator) as exc:
+                return _kept(world, boot, exc)
+        elif world.servers.get(boot.server) is None:
+            return _give_back(world, boot, BootState.CANCELLED, _OWNER_DELETED)
+        return _send(world, boot)
     listing = world.servers.find(boot.marker, boot.project)
     if listing.servers:
         return _adopt(world, boot, listing.servers)
@@ -179,7 +260,11 @@ def _adopt(world: World, boot: Boot, found: tuple[Server, ...]) -> Boot:
         return tx.boots.move(boot, BootState.BUILDING, world.clock.now(), successor=keep.uuid)
 
 
-def _send(world: World, boot: Boot, failed: Server) -> Boot:
+def _send(world: World, boot: Boot) -> Boot:
+    blueprint = boot.blueprint
+    if blueprint is None:
+        reason = Reason("boot.no_blueprint", "nothing is known of what it was created from")
+        return _give_back(world, boot, BootState.DECLINED, reason)
     with world.database.read() as tx:
         devices = [world.device(p.device) for p in tx.boots.promises(boot=boot.id)]
     for device in devices:
@@ -187,7 +272,9 @@ def _send(world: World, boot: Boot, failed: Server) -> Boot:
     with world.database.write() as tx:
         boot = tx.boots.postpone(boot, boot.wake_at, boot.reason, sent_at=world.clock.now())
     try:
-        successor = _create(world, boot, failed)
+        created_as = world.servers.create(
+            blueprint, boot.marker, project=boot.project, user=boot.user, replaces=boot.server
+        )
     except (OutcomeUnknown, Garbled) as exc:
         # Also an answer that cannot be read may be that of a create that worked.
         log.warning("boot.create_unknown", why=exc.message)
@@ -197,33 +284,52 @@ def _send(world: World, boot: Boot, failed: Server) -> Boot:
         with world.database.write() as tx:
             boot = tx.boots.postpone(boot, boot.wake_at, boot.reason, sent_at=None)
         raise
+    except QuotaExceeded as exc:
+        if world.settings.delete_failed == "for-quota" and boot.removed_at is None:
+            return _make_room(world, boot, exc)
+        return _refused(world, boot, exc)
     except (Refuse, AskOperator) as exc:
         return _refused(world, boot, exc)
-    log.info("boot.recreated", successor=successor, attempt=boot.attempt)
+    log.info("boot.recreated", successor=created_as, attempt=boot.attempt)
     with world.database.write() as tx:
-        reason = Reason("boot.building", f"created again as {successor}")
-        created = tx.boots.created(boot, successor, world.clock.now(), reason)
+        reason = Reason("boot.building", f"created again as {created_as}")
+        created = tx.boots.created(boot, created_as, world.clock.now(), reason)
     if created is not None:
         return created
     # Paused for so long that the create was given up for lost, or found by its marker.
     with world.database.read() as tx:
         known = tx.boots.get(boot.id)
-    if known is None or known.successor != successor:
-        log.error("boot.created_too_late", successor=successor, attempt=boot.attempt)
-        world.servers.delete(successor)
+    if known is None or known.successor != created_as:
+        log.error("boot.created_too_late", successor=created_as, attempt=boot.attempt)
+        world.servers.delete(created_as)
     raise Reread(f"boot {boot.id} went on without this worker", boot=boot.id)
 
 
-def _create(world: World, boot: Boot, failed: Server) -> str:
-    if failed.blueprint is None:
-        raise Refuse(f"nothing is known of what server {failed.uuid} was created from")
-    return world.servers.create(
-        failed.blueprint,
-        boot.marker,
-        project=failed.project,
-        user=failed.user,
-        replaces=failed.uuid,
-    )
+def _make_room(world: World, boot: Boot, refused: QuotaExceeded) -> Boot:
+    """The owner's quota has no room for both: delete the failed server first, then create.
+
+    That it is meant to be deleted is journaled before it is: from then on its absence is our doing
+    and ends nothing. What its successor is made of is in the boot's row since the attempt began.
+    """
+    log.info("boot.room_for_quota", why=refused.message)
+    with world.database.write() as tx:
+        now = world.clock.now()
+        boot = tx.boots.postpone(boot, boot.wake_at, boot.reason, sent_at=None, removed_at=now)
+    try:
+        there = world.servers.delete(boot.server)
+    except (Refuse, AskOperator) as exc:
+        return _kept(world, boot, exc)
+    if not there:
+        return _give_back(world, boot, BootState.CANCELLED, _OWNER_DELETED)
+    return _send(world, boot)
+
+
+def _kept(world: World, boot: Boot, exc: ChangeoverError) -> Boot:
+    """Nova does not let the failed server go: it stays, and its owner's word about it counts."""
+    with world.database.write() as tx:
+        boot = tx.boots.postpone(boot, boot.wake_at, boot.reason, removed_at=None)
+    reason = Reason("boot.create_refused", f"the quota has no room for both, and: {exc.message}")
+    return _failed_again(world, boot, reason)
 
 
 def _refused(world: World, boot: Boot, exc: ChangeoverError) -> Boot:
@@ -247,6 +353,10 @@ def _building(world: World, boot: Boot) -> Boot:
         )
     if server.status is ServerStatus.ACTIVE:
         return _booted(world, boot, server)
+    if server.status is ServerStatus.BUILD and boot.removed_at is None:
+        ended = _unwanted(world, boot, server)
+        if ended is not None:
+            return ended
     if server.status is ServerStatus.ERROR:
         world.servers.delete(server.uuid)
         return _failed_again(
@@ -259,17 +369,27 @@ def _building(world: World, boot: Boot) -> Boot:
     return boot
 
 
+def _unwanted(world: World, boot: Boot, building: Server) -> Boot | None:
+    """End the boot if its owner deleted the failed server while the successor is still built."""
+    if world.servers.get(boot.server) is not None:
+        return None
+    world.servers.delete(building.uuid)
+    return _give_back(world, boot, BootState.CANCELLED, _OWNER_DELETED)
+
+
 def _booted(world: World, boot: Boot, server: Server) -> Boot:
     """Tidy up, then commit the outcome: the failed server is of no use to anybody now.
 
     In this order a crash in between only tidies twice. A cloud that forbids it does not undo the
     success; one that does not answer is asked again.
     """
-    try:
-        world.servers.link(boot.server, {REPLACED_BY: server.uuid})
-        world.servers.delete(boot.server)
-    except (Refuse, AskOperator) as exc:
-        log.warning("boot.tidy_refused", why=exc.message)
+    if boot.removed_at is None:
+        try:
+            world.servers.link(boot.server, {REPLACED_BY: server.uuid})
+            if world.settings.delete_failed != "never":
+                world.servers.delete(boot.server)
+        except (Refuse, AskOperator) as exc:
+            log.warning("boot.tidy_refused", why=exc.message)
     reason = Reason("boot.booted", f"runs as {server.uuid} on {server.host}")
     with world.database.write() as tx:
         now = world.clock.now()

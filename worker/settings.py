@@ -92,9 +92,31 @@ class Settings(BaseSettings):
         default=None, description="the catalog's YAML file; default: the embedded fleet's"
     )
 
-    recreate: bool | None = Field(
+    recreate: Literal["never", "opted-in", "all"] | None = Field(
         default=None,
-        description="create failed servers again (new uuids); default: only in the embedded cloud",
+        description="which failed servers are created again (new uuids); default: opted-in, all in "
+        "the embedded cloud",
+    )
+    recreate_projects: frozenset[str] = Field(
+        default=frozenset(), description="ids of projects that have opted in as a whole"
+    )
+    lost_networks: Literal["refuse", "auto", "none"] = Field(
+        default="auto",
+        description="networks of a successor whose owner does not state them in its metadata",
+    )
+    lost_key: Literal["refuse", "drop"] = Field(
+        default="refuse",
+        description="what to do where a key pair cannot be used for want of its owner's trust",
+    )
+    delete_failed: Literal["never", "after", "for-quota"] = Field(
+        default="after",
+        description="delete a failed server: never, once its successor is active, or also before "
+        "where the quota has no room for both",
+    )
+    longest_request_seconds: float = Field(
+        default=180.0,
+        gt=0.0,
+        description="after so long no create call that was not answered can be at work in Nova",
     )
     settle_seconds: float = Field(
         default=10.0, ge=0.0, description="wait between fence and programming"
@@ -214,9 +236,11 @@ class Settings(BaseSettings):
         return f"sqlite:///{self.state_dir / 'changeover.sqlite'}"
 
     @property
-    def recreates(self) -> bool:
-        """Whether failed servers are created again; otherwise only capacity is made."""
-        return self.embedded_cloud if self.recreate is None else self.recreate
+    def recreated(self) -> Literal["never", "opted-in", "all"]:
+        """Which failed servers are created again; for the others only capacity is made."""
+        if self.recreate is not None:
+            return self.recreate
+        return "all" if self.embedded_cloud else "opted-in"
 
     @property
     def embedded_cloud(self) -> bool:

@@ -12,6 +12,7 @@ from changeover.models.reasons import Reason
 from changeover.models.states import CHANGEOVER_MOVING, BootState, ChangeoverState
 from changeover.worker.holds import close, open_slots
 from changeover.worker.intake import Intake
+from changeover.worker.ports.servers import FOUND_AT_ONCE
 from changeover.worker.queues import (
     ADVANCE,
     BOOT_QUEUE,
@@ -34,6 +35,9 @@ LOOK = "look"
 
 CLOSED = "keep_closed"
 """The lease under which one process at a time looks whether quarantined devices are closed."""
+
+LOOK_OVERLAP = 60.0
+"""Seconds that two looks have in common besides: clocks differ, and updates come late."""
 
 HINTS_AT_ONCE = 500
 UNREAD_AT_ONCE = 100
@@ -103,21 +107,34 @@ def _still_quarantined(world: World, provider: str) -> None:
 
 
 def _untold(world: World) -> int:
-    """Failed servers that no notification told of: it was lost, or nobody listened."""
+    """Failed servers that no notification told of: it was lost, or nobody listened.
+
+    Each look begins where the last one ended, with some overlap, so that a cloud full of failed
+    servers is not read again and again.
+    """
     now = world.clock.now()
     every = world.settings.look_seconds
     with world.database.write() as tx:
         if not tx.leases.due(LOOK, now, every):
             return 0
+        looked = tx.switches.get(LOOK)
+    since = now - world.settings.patience_seconds
+    if looked is not None:
+        since = max(since, float(looked["until"]) - every - LOOK_OVERLAP)
     try:
-        failed = world.servers.failed_since(now - world.settings.patience_seconds)
+        failed = world.servers.failed_since(since)
     except ChangeoverError as exc:
         log.warning("sweep.servers_silent", why=exc.message)
         return 0
     intake = Intake(world.database, world.clock, world.settings)
     # A young failure may be told of this moment.
     old = [one for one in failed if one.timestamp <= now - every / 2]
-    return intake.accept_found(old, source=LOOK)
+    found = intake.accept_found(old, source=LOOK)
+    whole = len(failed) < FOUND_AT_ONCE
+    with world.database.write() as tx:
+        until = now if whole else max(since, failed[-1].timestamp)
+        tx.switches.set(LOOK, {"until": until}, now)
+    return found
 
 
 def _stuck_changeovers(world: World, tx: Tx, now: float) -> int:

@@ -13,7 +13,7 @@ from changeover.worker.ports.servers import ServerStatus
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    with deployed(tmp_path_factory.mktemp("capacity"), recreate=False) as deployment:
+    with deployed(tmp_path_factory.mktemp("capacity"), recreate="never") as deployment:
         yield deployment
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import requests
 import urllib3
@@ -31,6 +31,9 @@ from changeover.models.errors import (
     OutcomeUnknown,
     Unreachable,
 )
+
+if TYPE_CHECKING:
+    from openstack.config.cloud_region import CloudRegion
 
 T = TypeVar("T")
 
@@ -134,13 +137,27 @@ class HttpService:
         connections: int = 32,
     ) -> HttpService:
         """For a cloud of clouds.yaml (``None``: the one that the environment names)."""
-        from openstack import config, exceptions  # noqa: PLC0415 - costs 0.3 s to import
+        region, session = open_region(cloud)
+        return cls.of_region(
+            name, service_type, region, session, timeouts=timeouts, connections=connections
+        )
 
-        try:
-            region = config.OpenStackConfig().get_one(cloud=cloud)
-            session = region.get_session()
-        except (exceptions.SDKException, ka_errors.ClientException) as error:
-            raise AskOperator(f"clouds.yaml: cloud {cloud or '(default)'}: {error}") from error
+    @classmethod
+    def of_region(
+        cls,
+        name: str,
+        service_type: str,
+        region: CloudRegion,
+        session: ka_session.Session,
+        *,
+        version: str | None = None,
+        timeouts: Timeouts | None = None,
+        connections: int = 32,
+    ) -> HttpService:
+        """For a region of a cloud, in the name that the session has a token of.
+
+        ``version``: of an API whose endpoint may be registered without one.
+        """
         _pool(session.session, connections)
         adapter = ka_adapter.Adapter(
             session,
@@ -148,6 +165,7 @@ class HttpService:
             interface=region.get_interface(service_type),
             region_name=region.get_region_name(service_type),
             endpoint_override=region.get_endpoint(service_type),
+            version=version,
             **_ADAPTER,
         )
         return cls(name, adapter, timeouts=timeouts)
@@ -233,7 +251,7 @@ class HttpService:
             options["params"] = list(query)
         if body is not None:
             options["json"] = body
-        self._authenticate()
+        self.authenticate()
         try:
             response = self._adapter.request(
                 path,
@@ -251,7 +269,7 @@ class HttpService:
         with response:
             yield response
 
-    def _authenticate(self) -> None:
+    def authenticate(self) -> None:
         """Have a token and an endpoint at hand: a failure here proves that nothing was sent."""
         try:
             self._adapter.get_token()
@@ -264,6 +282,17 @@ class HttpService:
             raise AskOperator(f"no token or endpoint from Keystone: {error}") from error
         if not endpoint:
             raise AskOperator(f"the service catalog of this cloud names no endpoint of {self.name}")
+
+
+def open_region(cloud: str | None = None) -> tuple[CloudRegion, ka_session.Session]:
+    """A cloud of clouds.yaml, and a session in the name of its user; ``AskOperator`` if wrong."""
+    from openstack import config, exceptions  # noqa: PLC0415 - costs 0.3 s to import
+
+    try:
+        region = config.OpenStackConfig().get_one(cloud=cloud)
+        return region, region.get_session()
+    except (exceptions.SDKException, ka_errors.ClientException) as error:
+        raise AskOperator(f"clouds.yaml: cloud {cloud or '(default)'}: {error}") from error
 
 
 _ADAPTER: Final[dict[str, Any]] = {

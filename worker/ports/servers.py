@@ -22,6 +22,21 @@ OWN_KEYS = frozenset({MARKER, REPLACES, REPLACED_BY})
 """Metadata that Changeover writes: no part of any blueprint."""
 
 
+FOUND_AT_ONCE = 5000
+"""How many failed servers one look finds at most."""
+
+
+class Authority(StrEnum):
+    """In whose name servers can be created in an owner's project."""
+
+    OWNER = "owner"
+    """As the owner: the right user, with the user's key pairs."""
+    SERVICE = "service"
+    """As the service user, in the owner's project: without the owner's key pairs."""
+    NOBODY = "nobody"
+    """Not at all."""
+
+
 class ServerStatus(StrEnum):
     """The states that matter to Changeover."""
 
@@ -37,8 +52,8 @@ class Server:
     """A server as an administrator sees it.
 
     ``blueprint`` is all that can be recovered of its creation; ``lost`` names the fields of it
-    that cannot be, though they may have been given. ``fault`` is the exception's name and message
-    of an ERROR server.
+    that cannot be, though they may have been given. ``extra_specs`` are those of its flavor.
+    ``fault`` is the message of an ERROR server, with the exception's name where Nova tells it.
     """
 
     uuid: str
@@ -51,6 +66,7 @@ class Server:
     metadata: Mapping[str, str] = field(default_factory=dict)
     blueprint: Blueprint | None = None
     lost: tuple[str, ...] = ()
+    extra_specs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def no_valid_host(self) -> bool:
@@ -69,9 +85,9 @@ class Listing:
 class Servers(Protocol):
     """Creating, finding and deleting servers.
 
-    Errors: ``Unreachable`` (nothing was sent), ``OutcomeUnknown`` (a create or delete was sent
-    and not answered), ``Refuse`` (quota, policy, a bad request: the message says which),
-    ``NotFound``.
+    Errors: ``Unreachable`` (nothing was done), ``OutcomeUnknown`` (a create or delete was sent
+    and not answered), ``QuotaExceeded``, other ``Refuse`` (policy, a bad request: the message says
+    which), ``NotFound``, ``AskOperator`` (credentials, roles), ``Garbled``.
     ``longest_request_seconds``: after that long no unanswered call can still be at work.
     """
 
@@ -105,24 +121,29 @@ class Servers(Protocol):
         """
         ...
 
+    def authority(self, project: str, user: str) -> Authority:
+        """In whose name :meth:`create` would create a server of that user's in that project."""
+        ...
+
     def find(self, marker: str, project: str) -> Listing:
-        """All servers with that marker, whatever their status."""
+        """All servers with that marker, whatever their status; deleted ones need not be there."""
         ...
 
     def failed_since(self, since: float) -> list[BuildFailed]:
         """Servers that failed since then because no host could take them, as if told of each.
 
+        At most :data:`FOUND_AT_ONCE` of them, those that changed first first.
         Notifications can be lost before anybody hears them; who looks from time to time does not
         depend on them. ``message_id`` is one of the adapter's own, the same at every look.
         """
         ...
 
     def link(self, uuid: str, metadata: Mapping[str, str]) -> None:
-        """Add metadata to a server."""
+        """Add metadata to a server; where Nova allows none (ERROR), say it in its description."""
         ...
 
-    def delete(self, uuid: str) -> None:
-        """Delete a server; one that is gone is fine."""
+    def delete(self, uuid: str) -> bool:
+        """Delete a server; ``False`` if it was gone already."""
         ...
 
     def host_up(self, host: str) -> bool | None:

@@ -14,7 +14,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from random import Random
@@ -27,6 +27,7 @@ from changeover.models.errors import (
     Invalid,
     NotFound,
     OutcomeUnknown,
+    QuotaExceeded,
     Refuse,
     Unreachable,
 )
@@ -40,9 +41,11 @@ from changeover.worker.ports.accelerators import Accelerators
 from changeover.worker.ports.clock import Clock
 from changeover.worker.ports.placement import PlacementTenant
 from changeover.worker.ports.servers import (
+    FOUND_AT_ONCE,
     MARKER,
     OWN_KEYS,
     REPLACES,
+    Authority,
     Listing,
     Server,
     ServerStatus,
@@ -248,7 +251,7 @@ class SimulatedServers:
         self._ripen()
         with self._tx() as db:
             rows = db.execute("SELECT * FROM servers ORDER BY rowid").fetchall()
-        return [_server(row) for row in rows if project in (None, row["project"])]
+        return [self._server(row) for row in rows if project in (None, row["project"])]
 
     def journal(self) -> list[dict[str, Any]]:
         """All that happened, in order: ``t``, ``event``, ``server`` and the event's facts.
@@ -300,7 +303,7 @@ class SimulatedServers:
             row = self._row(uuid)
         if row is None or row["status"] == ServerStatus.DELETED:
             return None
-        return _server(row)
+        return self._server(row)
 
     def asked(self, uuid: str) -> FlavorRequest | None:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
@@ -323,7 +326,7 @@ class SimulatedServers:
         links = {MARKER: marker} if replaces is None else {MARKER: marker, REPLACES: replaces}
         order = _order("changeover", blueprint, project, user, links=links)
         if self._meets(ServersFault.QUOTA) is not None:
-            raise Refuse("Quota exceeded for instances: Requested 1", code="quota")
+            raise QuotaExceeded("Quota exceeded for instances: Requested 1")
         late = self._meets(ServersFault.CREATE_LATE)
         if late is not None:
             with self._tx() as db:
@@ -336,6 +339,11 @@ class SimulatedServers:
             raise OutcomeUnknown("the create was not answered", marker=marker)
         return created
 
+    def authority(self, project: str, user: str) -> Authority:  # noqa: ARG002 - the port's signature
+        """See :class:`~changeover.worker.ports.servers.Servers`: here everybody gave a trust."""
+        self._called()
+        return Authority.OWNER
+
     def find(self, marker: str, project: str) -> Listing:
         """See :class:`~changeover.worker.ports.servers.Servers`; deleted ones are listed too."""
         self._called()
@@ -345,7 +353,7 @@ class SimulatedServers:
                 " ORDER BY rowid",
                 (project, f'$."{MARKER}"', marker),
             ).fetchall()
-        found = [_server(row) for row in rows]
+        found = [self._server(row) for row in rows]
         if self._meets(ServersFault.CELL_DOWN) is not None:
             return Listing(tuple(s for s in found if s.host is None), complete=False)
         return Listing(tuple(found), complete=True)
@@ -358,8 +366,8 @@ class SimulatedServers:
                 "SELECT s.*, max(j.t) AS failed_at FROM journal j JOIN servers s"
                 " ON s.uuid = j.server WHERE j.event IN ('failed', 'captured') AND j.t >= ?"
                 " AND s.status = 'ERROR' AND s.fault LIKE 'NoValidHost:%' GROUP BY s.uuid"
-                " ORDER BY j.id",
-                (since,),
+                " ORDER BY j.id LIMIT ?",
+                (since, FOUND_AT_ONCE),
             ).fetchall()
         return [
             BuildFailed(
@@ -389,12 +397,13 @@ class SimulatedServers:
                 raise NotFound(f"no server {uuid}", server=uuid)
             self._note(db, "link", uuid, metadata=dict(metadata))
 
-    def delete(self, uuid: str) -> None:
+    def delete(self, uuid: str) -> bool:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
         self._called()
-        self._delete(uuid, by="changeover")
+        there = self._delete(uuid, by="changeover")
         if self._meets(ServersFault.DELETE_DONE) is not None:
             raise OutcomeUnknown("the delete was not answered", server=uuid)
+        return there
 
     def host_up(self, host: str) -> bool | None:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
@@ -443,10 +452,9 @@ class SimulatedServers:
             "SELECT count(*) FROM servers WHERE project = ? AND status != 'DELETED'", (project,)
         ).fetchone()[0]
         if used + count > row["servers"]:
-            raise Refuse(
+            raise QuotaExceeded(
                 f"Quota exceeded for instances: Requested {count}, "
-                f"but already used {used} of {row['servers']} instances",
-                code="quota",
+                f"but already used {used} of {row['servers']} instances"
             )
 
     def _spec(self, blueprint: Blueprint, count: int) -> RequestSpec:
@@ -606,10 +614,10 @@ class SimulatedServers:
             with suppress(Refuse):
                 self._create(json.loads(row["orders"]))
 
-    def _delete(self, uuid: str, *, by: str) -> None:
+    def _delete(self, uuid: str, *, by: str) -> bool:
         row = self._row(uuid)
         if row is None or row["status"] == ServerStatus.DELETED:
-            return
+            return False
         self._notify(uuid, wire.delete_start)
         since = self._clock.now()
         self._placement.release(uuid)
@@ -624,6 +632,7 @@ class SimulatedServers:
                 self._note(db, "deleted", uuid, by=by, since=since)
         if gone:
             self._notify(uuid, wire.delete_end)
+        return bool(gone)
 
     # ------------------------------------------------------------ telling
 
@@ -669,6 +678,9 @@ class SimulatedServers:
             metadata=json.loads(row["metadata"]),
             tags=blueprint.tags,
         )
+
+    def _server(self, row: sqlite3.Row) -> Server:
+        return replace(_server(row), extra_specs=self.flavor(_blueprint(row).flavor).extra_specs)
 
     # ------------------------------------------------------------ the file
 

@@ -267,6 +267,18 @@ class Boots:
         )
         return int(done.rowcount)
 
+    def hurry(self, boot_id: str, now: float) -> None:
+        """Something happened to a boot that is being created: look at it now, not later."""
+        self.session.connection.execute(
+            update(BootRow)
+            .where(
+                BootRow.id == boot_id,
+                BootRow.state.in_([BootState.CREATING, BootState.BUILDING]),
+                BootRow.wake_at > now,
+            )
+            .values(wake_at=now)
+        )
+
     def woken_since(self, then: float) -> bool:
         """Whether something changed since then; see :meth:`wake`."""
         woken = Switches(self.session).get(WOKEN)

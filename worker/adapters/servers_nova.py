@@ -1,0 +1,369 @@
+"""Servers of a real, unpatched Nova.
+
+Reading, linking and deleting are the service user's own; creating is done in the owner's project,
+see :mod:`changeover.worker.adapters.owners`. What Nova cannot tell or do is said, never guessed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import quote
+
+import structlog
+
+from changeover.models.blueprint import Blueprint
+from changeover.models.errors import (
+    AskOperator,
+    ChangeoverError,
+    Garbled,
+    Invalid,
+    NotFound,
+    QuotaExceeded,
+    Refuse,
+    Unreachable,
+)
+from changeover.models.notification import BuildFailed
+from changeover.policies.request import FlavorRequest, request_of_spec
+from changeover.worker.adapters import nova_wire
+from changeover.worker.adapters.nova_wire import ShownServer, Version
+from changeover.worker.adapters.owners import Owners
+from changeover.worker.adapters.service_http import (
+    Answer,
+    HttpService,
+    Method,
+    Timeouts,
+    WrongFormError,
+    a_text,
+    an_array,
+    failure,
+    member,
+    open_region,
+)
+from changeover.worker.ports.clock import Clock
+from changeover.worker.ports.servers import FOUND_AT_ONCE, Authority, Listing, Server
+
+log = structlog.get_logger(__name__)
+
+WANTED: Final[Version] = (2, 100)
+"""Scheduler hints; OpenStack Epoxy (2025)."""
+
+LEAST: Final[Version] = (2, 79)
+"""Tags, flavors and server groups shown, servers of cells that are down; Train (2019)."""
+
+CREATE_TIMEOUTS: Final = Timeouts(connect=3.0, read=60.0, total=90.0)
+"""A create is slow under load; to wait is cheaper than to look for it."""
+
+PAGE: Final = 500
+MOST_PAGES: Final = 200
+_MOST_DESCRIPTION: Final = 255
+_TAG: Final = re.compile(r"[A-Za-z0-9:._=-]{1,60}")
+
+
+class NovaServers:
+    """The port ``Servers``. Safe to call from several threads at once.
+
+    Connections are kept: make one in each process, after it was forked.
+    """
+
+    def __init__(
+        self, nova: HttpService, owners: Owners, *, longest_request_seconds: float
+    ) -> None:
+        self.longest_request_seconds = longest_request_seconds
+        self._nova = nova
+        self._owners = owners
+        self._lock = threading.Lock()
+        self._spoken: Version | None = None
+
+    @classmethod
+    def from_cloud(
+        cls,
+        cloud: str | None,
+        clock: Clock,
+        *,
+        longest_request_seconds: float,
+        timeouts: Timeouts | None = None,
+    ) -> NovaServers:
+        """For a cloud of clouds.yaml."""
+        region, session = open_region(cloud)
+        nova = HttpService.of_region("Nova", "compute", region, session, timeouts=timeouts)
+        owners = Owners(region, session, clock.now, timeouts=timeouts)
+        return cls(nova, owners, longest_request_seconds=longest_request_seconds)
+
+    def close(self) -> None:
+        """Close the connections that are kept; a later call opens new ones."""
+        self._owners.close()
+        self._nova.close()
+
+    # --- reading ----------------------------------------------------------------------------
+
+    def get(self, uuid: str) -> Server | None:
+        """See :class:`~changeover.worker.ports.servers.Servers`."""
+        shown = self._shown(uuid)
+        return None if shown is None else shown.server()
+
+    def asked(self, uuid: str) -> FlavorRequest | None:
+        """See :class:`~changeover.worker.ports.servers.Servers`."""
+        shown = self._shown(uuid)
+        return None if shown is None else request_of_spec(shown.spec())
+
+    def _shown(self, uuid: str) -> ShownServer | None:
+        answer = self._call("GET", f"/servers/{quote(uuid, safe='')}")
+        if answer.status == HTTPStatus.NOT_FOUND:
+            return None
+        server = _checked(answer).parse(lambda body: member(body, "server", "answer"))
+        status = answer.parse(lambda _: member(server, "status", "server"))
+        if status == nova_wire.UNKNOWN:
+            raise Unreachable(f"the cell of server {uuid} is down: Nova knows only that it exists")
+        if status in nova_wire.GONE:
+            return None
+        return answer.parse(lambda _: ShownServer(server, self._version()))
+
+    def authority(self, project: str, user: str) -> Authority:
+        """See :class:`~changeover.worker.ports.servers.Servers`."""
+        return self._owners.authority(project, user)
+
+    def find(self, marker: str, project: str) -> Listing:
+        """See :class:`~changeover.worker.ports.servers.Servers`.
+
+        Nova leaves out the servers of cells that are down as soon as a listing is filtered, and
+        says nothing; hence the cells are looked at before and after.
+        """
+        up = self._every_cell_answers()
+        tag = nova_wire.marker_tag(marker)
+        query = [("all_tenants", "1"), ("project_id", project), ("tags", tag)]
+        found = []
+        for value, answer in self._pages("/servers/detail", query):
+            shown = answer.parse(lambda _: ShownServer(value, self._version()))  # noqa: B023 - called at once
+            found.append(shown.server())
+        return Listing(tuple(found), complete=up and self._every_cell_answers())
+
+    def failed_since(self, since: float) -> list[BuildFailed]:
+        """See :class:`~changeover.worker.ports.servers.Servers`."""
+        query = [
+            ("all_tenants", "1"),
+            ("status", "ERROR"),
+            ("changes-since", datetime.fromtimestamp(max(0.0, since), UTC).isoformat()),
+            ("sort_key", "updated_at"),
+            ("sort_dir", "asc"),
+        ]
+        found: list[BuildFailed] = []
+        for value, _ in self._pages("/servers/detail", query):
+            try:
+                failed = ShownServer(value, self._version()).failure()
+            except WrongFormError as exc:  # one strange server must not hide the others
+                log.warning("nova.server_garbled", server=str(value["id"])[:64], why=str(exc))
+                continue
+            if failed is not None:
+                found.append(failed)
+                if len(found) >= FOUND_AT_ONCE:
+                    break
+        return found
+
+    def host_up(self, host: str) -> bool | None:
+        """See :class:`~changeover.worker.ports.servers.Servers`."""
+        query = [("binary", "nova-compute"), ("host", host)]
+        states = [
+            service.get("state")
+            for service in self._services(query)
+            if service.get("host") == host and service.get("status") != nova_wire.UNKNOWN
+        ]
+        if not states or not all(isinstance(state, str) for state in states):
+            return None
+        return all(state == "up" for state in states)
+
+    def _services(self, query: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+        answer = _checked(self._call("GET", "/os-services", query=query))
+        return answer.parse(lambda value: an_array(member(value, "services", "answer"), "services"))
+
+    def _every_cell_answers(self) -> bool:
+        """Whether Nova sees all cells: only an unfiltered listing shows those that it does not."""
+        answer = _checked(self._call("GET", "/servers", query=[("all_tenants", "1")]))
+        servers, more = answer.parse(nova_wire.listed)
+        if any(server.get("status") == nova_wire.UNKNOWN for server in servers):
+            return False
+        if not more:
+            return True
+        # A full page leaves no room for them; the hosts of such a cell are shown in any case.
+        return all(s.get("status") != nova_wire.UNKNOWN for s in self._services([]))
+
+    def _pages(self, path: str, query: Sequence[tuple[str, str]]) -> Iterator[tuple[Any, Answer]]:
+        """All servers of a listing, each with the answer that it came in."""
+        last: str | None = None
+        for _ in range(MOST_PAGES):
+            paged = [*query, ("limit", str(PAGE))]
+            if last is not None:
+                paged.append(("marker", last))
+            answer = _checked(self._call("GET", path, query=paged))
+            servers, more = answer.parse(nova_wire.listed)
+            for server in servers:
+                yield server, answer
+            if not more or not servers:
+                return
+            last = str(servers[-1]["id"])
+        raise Garbled(f"GET {path}: no end of the listing after {MOST_PAGES} pages")
+
+    # --- changing ---------------------------------------------------------------------------
+
+    def create(
+        self,
+        blueprint: Blueprint,
+        marker: str,
+        *,
+        project: str,
+        user: str,
+        replaces: str | None = None,
+    ) -> str:
+        """See :class:`~changeover.worker.ports.servers.Servers`."""
+        if not _TAG.fullmatch(nova_wire.marker_tag(marker)):
+            raise Invalid(f"{marker!r} cannot be part of a tag of at most 60 characters")
+        flavor = self._flavor_id(blueprint.flavor)
+        body = nova_wire.create_body(blueprint, flavor, marker, replaces, self._version())
+        in_project = self._owners.compute(project, user)
+        answer = self._call(
+            "POST", "/servers", body=body, service=in_project, timeouts=CREATE_TIMEOUTS
+        )
+        return _checked(answer).parse(nova_wire.created)
+
+    def link(self, uuid: str, metadata: Mapping[str, str]) -> None:
+        """See :class:`~changeover.worker.ports.servers.Servers`."""
+        path = f"/servers/{quote(uuid, safe='')}"
+        answer = self._call("POST", f"{path}/metadata", body={"metadata": dict(metadata)})
+        if answer.status != HTTPStatus.CONFLICT:
+            _checked(answer)
+            return
+        shown = self._shown(uuid)
+        if shown is None:
+            raise NotFound(f"no server {uuid}", server=uuid)
+        said = shown.description
+        note = " ".join(f"{key}={value}" for key, value in sorted(metadata.items()))
+        if note in said:
+            return
+        kept = said[: max(0, _MOST_DESCRIPTION - len(note) - 1)]
+        described = f"{kept} {note}".strip()[:_MOST_DESCRIPTION]
+        _checked(self._call("PUT", path, body={"server": {"description": described}}))
+
+    def delete(self, uuid: str) -> bool:
+        """See :class:`~changeover.worker.ports.servers.Servers`."""
+        answer = self._call("DELETE", f"/servers/{quote(uuid, safe='')}")
+        if answer.status == HTTPStatus.NOT_FOUND:
+            return False
+        _checked(answer)
+        return True
+
+    def _flavor_id(self, name: str) -> str:
+        """The id of a flavor, given its name or id; private ones count."""
+        last: str | None = None
+        for _ in range(MOST_PAGES):
+            query = [("is_public", "None"), ("limit", str(PAGE))]
+            if last is not None:
+                query.append(("marker", last))
+            answer = _checked(self._call("GET", "/flavors", query=query))
+            flavors = answer.parse(_flavors)
+            for named in (1, 0):
+                for flavor in flavors:
+                    if flavor[named] == name:
+                        return flavor[0]
+            if len(flavors) < PAGE:
+                break
+            last = flavors[-1][0]
+        raise NotFound(f"Nova has no flavor {name} any more", flavor=name)
+
+    # --- the wire ---------------------------------------------------------------------------
+
+    def _version(self) -> Version:
+        """What both sides speak; asked for once."""
+        with self._lock:
+            if self._spoken is None:
+                answer = _checked(self._nova.request("GET", "/"))
+                least, most = answer.parse(_versions)
+                if most < LEAST or least > WANTED:
+                    raise AskOperator(
+                        f"Nova speaks microversions {_dotted(least)} to {_dotted(most)}; "
+                        f"Changeover needs {_dotted(LEAST)} (OpenStack Train) or later"
+                    )
+                self._spoken = min(most, WANTED)
+            return self._spoken
+
+    def _call(
+        self,
+        method: Method,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        body: object = None,
+        service: HttpService | None = None,
+        timeouts: Timeouts | None = None,
+    ) -> Answer:
+        headers = {"OpenStack-API-Version": f"compute {_dotted(self._version())}"}
+        return (service or self._nova).request(
+            method, path, query=query, body=body, headers=headers, timeouts=timeouts
+        )
+
+
+# --- what the statuses mean -----------------------------------------------------------------
+
+
+def _checked(answer: Answer) -> Answer:
+    """The answer if it is a success; else what its status and words say."""
+    if not answer.ok:
+        raise _error(answer)
+    return answer
+
+
+def _error(answer: Answer) -> ChangeoverError:
+    detail = _detail(answer)
+    what = f"{answer.call}: {answer.status}: {detail}"
+    if answer.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or (
+        answer.status == HTTPStatus.FORBIDDEN and "quota" in detail.lower()
+    ):
+        return QuotaExceeded(what, status=answer.status)
+    if answer.status == HTTPStatus.FORBIDDEN and answer.writes:
+        return Refuse(f"{what} (Nova's policy forbids it to this user)", status=answer.status)
+    if answer.status == HTTPStatus.CONFLICT:
+        return Refuse(what, status=answer.status)
+    return failure(answer, detail)
+
+
+def _detail(answer: Answer) -> str:
+    """Nova's own words, of the form ``{"badRequest": {"code": 400, "message": ...}}``."""
+    try:
+        fault = next(iter(json.loads(answer.body).values()))
+        return " ".join(str(fault["message"]).split())[:500]
+    except (ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError):
+        return answer.quoted() or "(no detail)"
+
+
+def _flavors(value: Any) -> list[tuple[str, str]]:
+    flavors = an_array(member(value, "flavors", "answer"), "flavors")
+    return [
+        (
+            a_text(member(flavor, "id", "flavor"), "flavor.id"),
+            a_text(member(flavor, "name", "flavor"), "flavor.name"),
+        )
+        for flavor in flavors
+    ]
+
+
+def _versions(value: Any) -> tuple[Version, Version]:
+    version = member(value, "version", "answer")
+    return (
+        _dots(member(version, "min_version", "version")),
+        _dots(member(version, "version", "version")),
+    )
+
+
+def _dots(value: Any) -> Version:
+    match = re.fullmatch(r"(\d{1,4})\.(\d{1,4})", a_text(value, "version"))
+    if match is None:
+        raise WrongFormError("version is no microversion")
+    return int(match[1]), int(match[2])
+
+
+def _dotted(version: Version) -> str:
+    return f"{version[0]}.{version[1]}"
