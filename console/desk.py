@@ -133,6 +133,7 @@ class Desk:
         """A world to preview in: it reads Placement and the database, and creates nothing."""
         from concurrent.futures import ThreadPoolExecutor
 
+        from changeover.worker.bootstrap import open_accelerators
         from changeover.worker.world import World
 
         return World(
@@ -146,6 +147,7 @@ class Desk:
             settings=self.settings,
             owner=f"console:{os.getpid()}",
             pool=ThreadPoolExecutor(self.settings.concurrent_reads),
+            accelerators=open_accelerators(self.settings, self.catalog),
         )
 
     def look(self) -> dict[str, int]:
