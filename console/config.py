@@ -136,11 +136,14 @@ def _makes_database(settings: Settings) -> bool:
 
 
 def _catalog(desk: Desk) -> str:
-    catalog = desk.catalog
+    from changeover.worker.bootstrap import load_catalog
+
+    catalog = load_catalog(desk.settings)
     path = desk.settings.catalog or desk.settings.state_dir / "catalog.yaml"
     return (
-        f"{path}: {len(catalog.devices)} devices, {len(catalog.functions)} functions, "
-        f"{len(catalog.models)} models, {len(catalog.pools)} pools"
+        f"{path}: {len(catalog.devices)} devices, {len(catalog.discover)} rules, "
+        f"{len(catalog.functions)} functions, {len(catalog.models)} models, "
+        f"{len(catalog.pools)} pools"
     )
 
 

@@ -101,6 +101,16 @@ devices:
     card: big
     address: "0000:5e:00.0/1"
 
+# Or let rules find them: providers that have these traits, classes, aggregates or names. What two
+# rules match, or no model, is reported (`changeover discover`) and left alone. Entries above win.
+discover:
+  more-u50:
+    model: u50
+    traits: [CUSTOM_FPGA_CARD_U50]
+    exclude: ["compute9_*"]
+    address: "[^_]*_(.*)"     # compute1_0000:3b:00.0 -> 0000:3b:00.0
+  # deployables: {source: cyborg}     # all of Cyborg's, each of the model whose traits it has
+
 # What is kept of each function, in slots, and whether Changeover may act: `observe` only
 # recommends, `approve` waits for a person, `act` acts. Functions without an entry have no floor.
 pools:
