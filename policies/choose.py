@@ -19,7 +19,7 @@ from changeover.policies.improve import Improver
 from changeover.policies.prefer import prefer
 from changeover.policies.problem import NOBODY, Problem, compile_problem
 from changeover.policies.refuse import refused_devices, unmet_demands
-from changeover.policies.score import Grant, State
+from changeover.policies.score import Costs, Grant, State
 from changeover.policies.serve import Server
 
 WIDTH: Final = 16
@@ -113,7 +113,7 @@ def _intents(problem: Problem, state: State) -> tuple[Intent, ...]:
     Costs that depend on the other intents (spreading, slots of one old function) are told in the
     order of the devices' numbers, so that they add up to the plan's.
     """
-    replay = State(problem)
+    replay = Costs(problem)
     replay.used = state.used
     hurdle = problem.inputs.weights.least_gain
     intents = []
@@ -122,7 +122,7 @@ def _intents(problem: Problem, state: State) -> tuple[Intent, ...]:
             continue
         device = problem.devices[i]
         cost = replay.price(i, function) - hurdle
-        replay.program(i, function)
+        replay.counted(i, 1)
         gain = sum(_share(state, grant) for grant in state.on[i])
         units = sum(1 for _ in state.on[i])
         slots = problem.fits[function][device.model]

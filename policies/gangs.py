@@ -66,7 +66,7 @@ def place_gang(
 ) -> Option | None:
     """The cheapest placement of the next unit of ``want`` on ``host``, by bounded search."""
     search = _Search(state, host, ways, apart=want.apart)
-    if not all(search.choices(*need) for need in ways):
+    if not all(search.possible(*need) for need in ways):
         return None
     search.place(0, 0.0)
     if search.found is None:
@@ -123,6 +123,18 @@ class _Search:
                 del self.left[i]
             else:
                 self.left[i] = left
+
+    def possible(self, slots: int, ways: list[Way]) -> bool:
+        """Whether one need alone could be served now: what is cheap to see before a search."""
+        state = self.state
+        room = state.total_left > 0 and state.left_at(self.host) > 0
+        for i, function, after in ways:
+            if state.offer[i] == function:
+                if state.left[i] >= slots:
+                    return True
+            elif room and after and state.function_left[function] > 0 and state.idle(i):
+                return True
+        return False
 
     def choices(self, slots: int, ways: list[Way]) -> list[tuple[float, int, int, int]]:
         """Ways to serve one need now, the cheapest first; equal devices are tried once."""

@@ -92,7 +92,7 @@ class _DeviceJudge:
         self.state = state
         self.programmed = {function for function in state.target if function != NOBODY}
         self._models: dict[str, Reason] = {}
-        self._waiting: dict[str, list[tuple[Want, int]]] = {}
+        self._waiting: dict[str, list[tuple[Want, int, bool]]] = {}
         self._by_function: dict[int, list[tuple[Want, int]]] = {}
         for want in problem.wants:
             if state.waiting(want) > 0:
@@ -113,9 +113,10 @@ class _DeviceJudge:
         state, offer, host = self.state, self.problem.offer[i], device.host
         spent = TOTAL if state.total_left <= 0 else HOST if state.left_at(host) <= 0 else WORTH
         nearest = NO_USE
-        for want, function in self._wants(device.model)[:LOOKS]:
+        for want, function, anywhere in self._wants(device.model):
             if function != offer:
-                nearest = max(nearest, min(spent, self._nearness(i, want, function)))
+                near = spent if anywhere else min(spent, self._nearness(i, want, function))
+                nearest = max(nearest, near)
                 if nearest == spent:
                     break
         if nearest == NO_USE:
@@ -136,17 +137,23 @@ class _DeviceJudge:
             return FUNCTION
         return MATES if want.gang else WORTH
 
-    def _wants(self, model: str) -> list[tuple[Want, int]]:
-        """The waiting wants that ``model`` fits, each with the function that would serve it."""
+    def _wants(self, model: str) -> list[tuple[Want, int, bool]]:
+        """Some waiting wants that ``model`` fits, each with the function that would serve it.
+
+        And whether any device of the model would do, as far as host and name go.
+        """
         wants = self._waiting.get(model)
         if wants is None:
-            wants = self._waiting[model] = [
+            pairs = [
                 (want, function)
                 for function, after in self.problem.useful[model].items()
                 for want, least in self._by_function.get(function, ())
                 if after >= least
             ]
-            wants.sort(key=self._ease)
+            pairs.sort(key=self._ease)
+            wants = self._waiting[model] = [
+                (want, function, not any(self._ease((want, function)))) for want, function in pairs
+            ][:LOOKS]
         return wants
 
     def _ease(self, pair: tuple[Want, int]) -> tuple[bool, bool, bool, bool]:

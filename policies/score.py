@@ -38,13 +38,67 @@ class Grant:
     parts: tuple[tuple[int, int, int], ...]
 
 
-class State:
+class Costs:
+    """What programming costs, given what a plan programs and uses already.
+
+    ``count`` are the changeovers of each host, under way or planned, ``used`` the free slots of
+    each function that boots take, ``gone`` those that go away.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        weights = problem.inputs.weights
+        self.problem = problem
+        self.count = dict(problem.under_way)
+        self.used = [0] * len(problem.functions)
+        self.gone = [0] * len(problem.functions)
+        self.spread = weights.spread
+        self._per_second = weights.per_second
+        self._hurdle = weights.least_gain
+        self._lost_slot = weights.lost_slot
+
+    def ground(self, i: int) -> float:
+        """What programming ``i`` costs, whatever the function."""
+        problem = self.problem
+        cost = problem.wear[i] + self.spread * self.count.get(problem.host[i], 0)
+        free = problem.free[i]
+        if free:
+            old = problem.offer[i]
+            if problem.keep[old] is None:
+                return cost + self._lost_slot * free
+            used, gone = self.used[old], self.gone[old]
+            cost += self._loss(old, used, gone + free) - self._loss(old, used, gone)
+        return cost
+
+    def price(self, i: int, function: int) -> float:
+        """What programming ``i`` with ``function`` costs now."""
+        return self.ground(i) + self.fixed(function)
+
+    def fixed(self, function: int) -> float:
+        """What programming any device with ``function`` costs at least."""
+        return self._per_second * self.problem.seconds[function] + self._hurdle
+
+    def _loss(self, function: int, used: int, gone: int) -> float:
+        kept = self.problem.keep[function]
+        if kept is None:
+            return self._lost_slot * gone
+        rest = self.problem.free_total[function] - used
+        top = len(kept) - 1
+        return kept[min(rest, top)] - kept[min(max(rest - gone, 0), top)]
+
+    def counted(self, i: int, step: int) -> None:
+        """Count the changeover of ``i`` in (1) or out (-1)."""
+        host, old = self.problem.host[i], self.problem.offer[i]
+        self.count[host] = self.count.get(host, 0) + step
+        if old != NOBODY:
+            self.gone[old] += step * self.problem.free[i]
+
+
+class State(Costs):
     """A partial plan over a :class:`Problem`, with its score kept up to date."""
 
     def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+        super().__init__(problem)
         budgets = problem.inputs.budgets
-        weights = problem.inputs.weights
         self.value = 0.0
         self.urgent = 0.0
         self.cost = 0.0
@@ -54,23 +108,16 @@ class State:
             UNBOUNDED if left is None else left
             for left in (budgets.for_function(name) for name in problem.functions)
         ]
-        self.count = dict(problem.under_way)
         self.target = [NOBODY] * len(problem.devices)
         self.offer = list(problem.offer)
         self.left = list(problem.free)
         self.on: list[list[Grant]] = [[] for _ in problem.devices]
         self.served: list[list[Grant]] = [[] for _ in problem.wants]
         self.room: list[dict[str, int]] = [{} for _ in problem.wants]
-        self.used = [0] * len(problem.functions)
-        self.gone = [0] * len(problem.functions)
         self.stock: list[list[int]] = [[] for _ in problem.functions]
         self.offering: dict[int, list[int]] = {function: [] for function in problem.whole}
         self.log: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None
         self.freed: list[int] = []
-        self._per_second = weights.per_second
-        self._hurdle = weights.least_gain
-        self.spread = weights.spread
-        self._lost_slot = weights.lost_slot
         for i, function in enumerate(self.offer):
             if function != NOBODY:
                 if self.left[i] > 0:
@@ -120,36 +167,7 @@ class State:
         """How many units of ``want`` are not served."""
         return want.units - len(self.served[want.number])
 
-    # What it costs.
-
-    def ground(self, i: int) -> float:
-        """What programming ``i`` costs, whatever the function."""
-        problem = self.problem
-        cost = problem.wear[i] + self.spread * self.count.get(problem.host[i], 0)
-        free = problem.free[i]
-        if free:
-            old = problem.offer[i]
-            if problem.keep[old] is None:
-                return cost + self._lost_slot * free
-            used, gone = self.used[old], self.gone[old]
-            cost += self._loss(old, used, gone + free) - self._loss(old, used, gone)
-        return cost
-
-    def price(self, i: int, function: int) -> float:
-        """What programming ``i`` with ``function`` costs now."""
-        return self.ground(i) + self.fixed(function)
-
-    def fixed(self, function: int) -> float:
-        """What programming any device with ``function`` costs at least."""
-        return self._per_second * self.problem.seconds[function] + self._hurdle
-
-    def _loss(self, function: int, used: int, gone: int) -> float:
-        kept = self.problem.keep[function]
-        if kept is None:
-            return self._lost_slot * gone
-        rest = self.problem.free_total[function] - used
-        top = len(kept) - 1
-        return kept[min(rest, top)] - kept[min(max(rest - gone, 0), top)]
+    # What it would lose.
 
     def marginal(self, i: int) -> float:
         """What the plan would lose without the changeover of ``i`` and the units that it serves."""
@@ -224,13 +242,11 @@ class State:
             offering.remove(i)
 
     def _count(self, i: int, function: int, step: int) -> None:
-        host, old = self.problem.host[i], self.problem.offer[i]
-        self.count[host] = self.count.get(host, 0) + step
+        host = self.problem.host[i]
+        self.counted(i, step)
         self.host_left[host] = self.left_at(host) - step
         self.total_left -= step
         self.function_left[function] -= step
-        if old != NOBODY:
-            self.gone[old] += step * self.problem.free[i]
 
     def grant(self, grant: Grant) -> None:
         """Serve one more unit."""

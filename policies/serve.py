@@ -49,6 +49,7 @@ class Server:
         self.wants: list[Want] = []
         self.waiting: list[list[Want]] = []
         self.whole: list[list[Want]] = []
+        self._idle: dict[str, list[int]] = {}
         self._heaps: dict[str, list[tuple[float, int]]] = {}
         self._ways: dict[tuple[int, str], list[tuple[int, list[Way]]]] = {}
         self._places: dict[int, tuple[list[str], Iterator[str]]] = {}
@@ -57,9 +58,7 @@ class Server:
         self._host_number = {host: k for k, host in enumerate(problem.at)}
         for i, may in enumerate(problem.may):
             if may:
-                self._heaps.setdefault(problem.model[i], []).append((state.ground(i), i))
-        for heap in self._heaps.values():
-            heapify(heap)
+                self._idle.setdefault(problem.model[i], []).append(i)
 
     def admit(self, wants: list[Want]) -> None:
         """Let ``wants`` compete, also for slots that others leave over: the densest first."""
@@ -100,7 +99,7 @@ class Server:
                 if (
                     left[i] >= slots
                     and (named is None or i in named)
-                    and (hosts is None or state.room_at(want, host[i]) > 0)
+                    and (hosts is None or (host[i] in hosts and state.room_at(want, host[i]) > 0))
                     and not (whole and state.serves(i, want))
                 ):
                     yield Grant(want, host[i], ((i, function, slots),))
@@ -204,10 +203,15 @@ class Server:
             at = problem.at
             places = ((host, at[host]) for host in self._hosts(want))
         for host, devices in places:
-            if state.room_at(want, host) <= 0 or state.left_at(host) <= 0:
-                continue
             for i in devices:
-                if may[i] and target[i] == NOBODY and not on[i] and model[i] in models:
+                if (
+                    may[i]
+                    and target[i] == NOBODY
+                    and not on[i]
+                    and model[i] in models
+                    and state.room_at(want, host) > 0
+                    and state.left_at(host) > 0
+                ):
                     yield state.ground(i), i
 
     def _models(self, functions: tuple[int, ...], slots: int) -> dict[str, None]:
@@ -240,9 +244,7 @@ class Server:
         Devices that offer the only function asked for are passed over.
         """
         self._queue_freed()
-        heap = self._heaps.get(model)
-        if heap is None:
-            return []
+        heap = self._heap(model)
         state, host, offer = self.state, self.problem.host, self.problem.offer
         only = functions[0] if len(functions) == 1 else NOBODY - 1
         found: list[tuple[float, int]] = []
@@ -270,8 +272,17 @@ class Server:
         state = self.state
         for i in state.freed:
             if state.idle(i):
-                heappush(self._heaps[self.problem.model[i]], (state.ground(i), i))
+                heappush(self._heap(self.problem.model[i]), (state.ground(i), i))
         state.freed.clear()
+
+    def _heap(self, model: str) -> list[tuple[float, int]]:
+        """The devices of ``model`` that may be programmed; made when it is first asked for."""
+        heap = self._heaps.get(model)
+        if heap is None:
+            ground = self.state.ground
+            heap = self._heaps[model] = [(ground(i), i) for i in self._idle.get(model, ())]
+            heapify(heap)
+        return heap
 
     # Filling up.
 
@@ -417,7 +428,7 @@ class Server:
 
     @cached_property
     def _model_number(self) -> dict[str, int]:
-        return {model: k for k, model in enumerate(self._heaps)}
+        return {model: k for k, model in enumerate(self._idle)}
 
     @cached_property
     def _host_models(self) -> dict[str, int]:
