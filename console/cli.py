@@ -318,6 +318,33 @@ def audit(
         show.audit(desk, Output(json), subject, limit=limit)
 
 
+@app.command()
+def callbacks(
+    *,
+    state: Annotated[
+        Literal["pending", "delivered", "dead"] | None, typer.Option(help="Only in this state.")
+    ] = None,
+    retry: Annotated[
+        str | None, typer.Option(metavar="ID", help="Send this one again, that was given up.")
+    ] = None,
+    retry_all: Annotated[
+        bool, typer.Option("--retry-all", help="Send all again that were given up.")
+    ] = False,
+    limit: Limit = 50,
+    json: Json = False,
+) -> None:
+    """What owners were told of their boots, newest first."""
+    from changeover.console import callbacks as telling
+
+    if retry is not None and retry_all:
+        raise typer.BadParameter("name one with --retry, or all with --retry-all: not both")
+    with _desk() as desk:
+        if retry is not None or retry_all:
+            telling.retry(desk, Output(json), retry)
+        else:
+            telling.listing(desk, Output(json), state=state, limit=limit)
+
+
 @app.command(name="dead-letters")
 def dead_letters(
     *,
@@ -726,7 +753,7 @@ def listener() -> None:
 def worker(
     *,
     queues: Annotated[
-        str | None, typer.Option(metavar="plan,advance,boot,sweep", help="Only these.")
+        str | None, typer.Option(metavar="plan,advance,boot,sweep,callback", help="Only these.")
     ] = None,
     host: Annotated[
         str | None, typer.Option(help="Serve this compute host's devices: run it there.")

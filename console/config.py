@@ -274,6 +274,7 @@ SECTIONS = {
     "settle_seconds": "Care and patience. Times are in seconds.",
     "dwell_seconds": "Budgets: what may be changed at once. Without a number there is no bound.",
     "ageing_seconds": "Fairness, and how the work is done.",
+    "callbacks": "Who is told what became of boots; secrets are better off in files.",
     "log_format": "Logs go to standard error.",
 }
 """Headings of the example, each before the setting that it begins with."""
@@ -292,6 +293,13 @@ EXAMPLES: dict[str, Any] = {
     "max_changeovers_per_hour": 100,
     "project_shares": {"research": 2.0},
     "host": "compute1",
+    "callbacks": {
+        "default": {
+            "url": "https://hooks.example.org/changeover",
+            "key_id": "1",
+            "secret_file": "/etc/changeover/callback.key",
+        }
+    },
 }
 """What settings without a default could be."""
 

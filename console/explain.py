@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from changeover.console.callbacks import COLUMNS, callback_line
 from changeover.console.desk import Desk
 from changeover.console.preview import described, previewed, reason_text, show_preview
 from changeover.console.render import Output, moment, plain, short, span
@@ -15,6 +16,7 @@ from changeover.models.states import BOOT_OVER, BOOT_WANTS
 if TYPE_CHECKING:
     from changeover.models.boot import Boot
     from changeover.models.catalog import Device
+    from changeover.models.keep import Keep
     from changeover.worker.store.lookup import Found
 
 
@@ -83,6 +85,8 @@ def _boot(desk: Desk, out: Output, boot_id: str) -> None:
             if p.changeover is not None and (c := tx.changeovers.get(p.changeover)) is not None
         ]
         deeds, events = tx.audit.of(boot_id), tx.events.of_server(boot.server)
+        keeps = tx.keeps.standing(now, subject=boot_id)
+        told = tx.callbacks.listed(boot=boot_id)
     preview = _preview(desk, boot) if boot.state in BOOT_WANTS else None
     if out.as_json:
         out.document(
@@ -91,6 +95,8 @@ def _boot(desk: Desk, out: Output, boot_id: str) -> None:
                 "boot": plain(boot),
                 "promises": plain(promises),
                 "changeovers": plain(made),
+                "kept": plain(keeps),
+                "callbacks": plain(told),
                 "history": deeds,
                 "events": events,
                 "preview": preview,
@@ -117,8 +123,16 @@ def _boot(desk: Desk, out: Output, boot_id: str) -> None:
                 + (f" by changeover {short(p.changeover)}" if p.changeover else "")
                 for p in promises
             ),
+            "kept for its owner": ", ".join(
+                f"{k.slots} slot(s) of {names.get(k.device, k.device)}, given up "
+                f"{_later(k.until, now)}"
+                for k in keeps
+            ),
         },
     )
+    if told:
+        out.heading("what its owner was told")
+        out.table([callback_line(c, now) for c in told], COLUMNS)
     if made:
         out.heading("changeovers for it")
         changeover_listing(desk, out, made, empty="")
@@ -135,6 +149,11 @@ def _boot(desk: Desk, out: Output, boot_id: str) -> None:
             out.line(f"  no preview: {preview['error']['message']}")
         else:
             show_preview(out, preview)
+
+
+def _for_whom(keep: Keep) -> str:
+    whose = "the owner of boot" if keep.kind == "owner" else "lease"
+    return f"{whose} {short(keep.subject)}"
 
 
 def _later(at: float, now: float) -> str:
@@ -165,6 +184,7 @@ def _device(desk: Desk, out: Output, provider: str) -> None:
         record, live = tx.devices.get(provider), tx.changeovers.live_of_device(provider)
         past = tx.changeovers.of_device(provider)
         promises = tx.boots.promises(device=provider)
+        keeps = tx.keeps.standing(now, device=provider)
         fences = [f for f in tx.fences.all() if f.provider == provider]
         deeds = tx.audit.of(provider)
     row = device_row(device, record, live, now)
@@ -179,6 +199,7 @@ def _device(desk: Desk, out: Output, provider: str) -> None:
                 "placement": placement,
                 "may_be_programmed": verdict,
                 "promises": plain(promises),
+                "kept": plain(keeps),
                 "fences": plain(fences),
                 "changeovers": plain(past),
                 "history": deeds,
@@ -207,6 +228,10 @@ def _device(desk: Desk, out: Output, provider: str) -> None:
             "note": row["note"],
             "fenced": "yes: Placement takes no new allocations on it" if fences else None,
             "promised": ", ".join(f"{p.slots} slot(s) to boot {short(p.boot)}" for p in promises),
+            "kept": ", ".join(
+                f"{k.slots} slot(s) for {_for_whom(k)}, given up {_later(k.until, now)}"
+                for k in keeps
+            ),
         },
     )
     out.heading("in Placement now")

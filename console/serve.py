@@ -9,7 +9,7 @@ from typing import NoReturn
 from changeover.console.desk import Desk
 from changeover.models.errors import Invalid
 
-QUEUES = ("plan", "advance", "boot", "sweep")
+QUEUES = ("plan", "advance", "boot", "sweep", "callback")
 """Short names of the central queues."""
 
 WORKER_FLAGS = ("--without-gossip", "--without-mingle", "--without-heartbeat")

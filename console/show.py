@@ -37,6 +37,7 @@ def status(desk: Desk, out: Output) -> None:
         events, letters = tx.events.count(), tx.events.count_dead_letters()
         late = tx.hints.count_due(now - LATE_SECONDS)
         stopped = tx.functions.stopped()
+        callbacks = tx.callbacks.counts()
     facts: dict[str, Any] = {
         "database": make_url(desk.settings.database).render_as_string(hide_password=True),
         "processes": [
@@ -58,6 +59,7 @@ def status(desk: Desk, out: Output) -> None:
         "events": events,
         "dead_letters": letters,
         "hints_late": late,
+        "callbacks": plain(callbacks),
     }
     if out.as_json:
         out.document(facts)
@@ -76,6 +78,7 @@ def status(desk: Desk, out: Output) -> None:
             "stopped functions": ", ".join(sorted(stopped)),
             "events": events,
             "dead letters": f"{letters}: see `changeover dead-letters`" if letters else None,
+            "callbacks": _counted(facts["callbacks"]) or None,
             "hints": f"{late} wait for a worker since over {LATE_SECONDS:g} s" if late else None,
         },
     )

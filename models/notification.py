@@ -56,7 +56,10 @@ class BuildFailed:
 
 @dataclass(frozen=True, slots=True)
 class ServerCreated:
-    """A server was built. ``metadata`` may hold the marker of the boot that it succeeds."""
+    """A server was built. ``metadata`` may hold the marker of the boot that it succeeds.
+
+    ``flavor`` is its flavor's name, empty where the message does not say it.
+    """
 
     message_id: str
     server: str
@@ -66,6 +69,7 @@ class ServerCreated:
     timestamp: float
     host: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    flavor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +107,11 @@ def parse_notification(body: bytes | str) -> Notification:
     if event_type == "compute_task.build_instances.error":
         return _build_failed(event_type, message)
     if event_type == "instance.create.end":
-        return ServerCreated(**_server_facts(message))
+        wire = _validate(_ServerWire, _unwrapped(message))
+        flavor = wire.payload.flavor
+        return ServerCreated(**_server_facts(wire), flavor="" if flavor is None else flavor.name)
     if event_type == "instance.delete.end":
-        return ServerDeleted(**_server_facts(message))
+        return ServerDeleted(**_server_facts(_validate(_ServerWire, _unwrapped(message))))
     return Ignored(event_type)
 
 
@@ -131,8 +137,7 @@ def _build_failed(event_type: str, message: Mapping[str, Any]) -> Notification:
     )
 
 
-def _server_facts(message: Mapping[str, Any]) -> dict[str, Any]:
-    wire = _validate(_ServerWire, _unwrapped(message))
+def _server_facts(wire: _ServerWire) -> dict[str, Any]:
     return {
         "message_id": wire.message_id,
         "server": wire.payload.uuid,
@@ -180,12 +185,17 @@ class _ComputeTaskWire(Wire):
     reason: _ReasonWire | None = None
 
 
+class _FlavorNameWire(Wire):
+    name: Text
+
+
 class _InstanceWire(Wire):
     uuid: Uuid
     tenant_id: Text | None = None
     user_id: Text | None = None
     host: Text | None = None
     metadata: TextMap = Field(default_factory=dict)
+    flavor: _FlavorNameWire | None = None
 
 
 class _HeadWire(Wire):

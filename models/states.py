@@ -152,6 +152,17 @@ TASK_TRANSITIONS: Mapping[TaskState, frozenset[TaskState]] = MappingProxyType(
 )
 
 
+class CallbackState(StrEnum):
+    """What became of a callback."""
+
+    PENDING = "pending"
+    """To be sent at ``due_at``. After a crash it is sent again: at least once, under one id."""
+    DELIVERED = "delivered"
+    """The receiver said 2xx."""
+    DEAD = "dead"
+    """Given up; an operator may have it sent again."""
+
+
 class PlanState(StrEnum):
     """A plan as an object: what became of the recommendation."""
 

@@ -33,6 +33,7 @@ from changeover.models.reasons import Reason
 from changeover.models.states import (
     CHANGEOVER_LIVE,
     BootState,
+    CallbackState,
     ChangeoverState,
     FoundState,
     PlanState,
@@ -168,6 +169,38 @@ class PromiseRow(Base):
     slots: Mapped[int]
     changeover: Mapped[str | None] = mapped_column(Id, index=True)
     held_until: Mapped[float | None]
+
+
+class KeepRow(Base):
+    """See :class:`changeover.models.keep.Keep`."""
+
+    __tablename__ = "keeps"
+    subject: Mapped[str] = mapped_column(Id, primary_key=True)
+    device: Mapped[str] = mapped_column(Id, primary_key=True, index=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    slots: Mapped[int]
+    until: Mapped[float] = mapped_column(index=True)
+    project: Mapped[str] = mapped_column(String(255))
+    flavor: Mapped[str] = mapped_column(String(255))
+    host: Mapped[str] = mapped_column(String(128))
+
+
+class CallbackRow(Base):
+    """See :class:`changeover.models.callback.Callback`."""
+
+    __tablename__ = "callbacks"
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(64))
+    target: Mapped[str] = mapped_column(String(64))
+    boot: Mapped[str] = mapped_column(Id, index=True)
+    data: Mapped[dict[str, Any]] = mapped_column(JSON)
+    state: Mapped[CallbackState] = mapped_column(StateColumn(CallbackState))
+    created_at: Mapped[float] = mapped_column(index=True)
+    due_at: Mapped[float]
+    tries: Mapped[int]
+    error: Mapped[str | None] = mapped_column(String(512))
+    finished_at: Mapped[float | None]
+    __table_args__ = (Index("ix_callbacks_state_due", "state", "due_at"),)
 
 
 class DeviceRow(Base):

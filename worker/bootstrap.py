@@ -20,6 +20,7 @@ from changeover.worker.ports.clock import Clock
 from changeover.worker.ports.placement import PlacementTenant
 from changeover.worker.ports.programmer import Programmer
 from changeover.worker.ports.servers import Servers
+from changeover.worker.ports.webhook import Webhook
 from changeover.worker.settings import Settings
 from changeover.worker.store import Database
 from changeover.worker.world import World
@@ -82,7 +83,7 @@ def open_database(settings: Settings) -> Database:
     url = settings.database
     if url.startswith("sqlite:///"):
         Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    return Database(url)
+    return Database(url, settings.callback_target)
 
 
 def load_catalog(settings: Settings) -> Catalog:
@@ -165,6 +166,13 @@ def open_simulated_servers(
         emit,
         accelerators=SimulatedAccelerators(lambda: load_catalog(settings)),
     )
+
+
+def open_webhook(settings: Settings) -> Webhook:
+    """How callbacks are sent."""
+    from changeover.worker.adapters.webhook_http import HttpWebhook  # noqa: PLC0415 - see above
+
+    return HttpWebhook(settings.request_timeout_seconds)
 
 
 def open_cards(settings: Settings, clock: Clock) -> SimulatedCards:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from changeover.models.boot import BootPromise
 from changeover.models.catalog import Device, Function
 from changeover.models.changeover import Changeover
+from changeover.models.keep import Keep
 from changeover.models.placement import Candidates
 from changeover.models.planning import Budgets, DeviceView
 from changeover.models.reasons import Reason
@@ -30,6 +31,7 @@ class Ledger:
     records: Mapping[str, DeviceRecord]
     live: Mapping[str, Changeover]
     promises: Sequence[BootPromise]
+    keeps: Sequence[Keep]
     stopped: Mapping[str, Reason]
     fenced: frozenset[str]
     released: frozenset[str]
@@ -40,11 +42,16 @@ class Ledger:
     paused: str | None
 
     @property
+    def meant(self) -> list[BootPromise | Keep]:
+        """Slots that are meant for somebody."""
+        return [*self.promises, *self.keeps]
+
+    @property
     def promised(self) -> Counter[str]:
-        """Slots of each device that are promised to boots that have not taken them yet."""
+        """Slots of each device that are meant for somebody who has not taken them yet."""
         slots = Counter[str]()
-        for promise in self.promises:
-            slots[promise.device] += promise.slots
+        for meant in self.meant:
+            slots[meant.device] += meant.slots
         return slots
 
 
@@ -56,6 +63,7 @@ def read_ledger(world: World, now: float) -> Ledger:
             records=by_provider(tx.devices.all()),
             live={c.device: c for c in tx.changeovers.live()},
             promises=tx.boots.promises(),
+            keeps=tx.keeps.standing(now),
             stopped=tx.functions.stopped(),
             fenced=frozenset(fence.provider for fence in tx.fences.all()),
             released=_released(world, tx.changeovers.last_ends()),
@@ -90,6 +98,8 @@ class Capacity:
         self.world = world
         self.ledger = ledger
         self.now = now
+        self.promised = ledger.promised
+        self._meant = {meant.device: meant for meant in reversed(ledger.meant)}
         self.idle = self._list_idle()
 
     def _function(self, device: Device) -> Function | None:
@@ -149,8 +159,7 @@ class Capacity:
                 summary = answer.summaries.get(device.provider)
                 if summary is not None and rc in summary.capacity:
                     free[device.provider] = summary.capacity[rc] - summary.used.get(rc, 0)
-        promised = self.ledger.promised
-        return {uuid: max(0, n - promised[uuid]) for uuid, n in free.items()}
+        return {uuid: max(0, n - self.promised[uuid]) for uuid, n in free.items()}
 
     def _view(self, device: Device, free: int) -> DeviceView:
         record = self.ledger.records.get(device.provider)
@@ -165,7 +174,7 @@ class Capacity:
             if live.state in CHANGEOVER_MOVING and live.state is not ChangeoverState.UNFENCING:
                 becoming = live.to_function
                 to = self.world.catalog.functions.get(becoming)
-                free = slots_of(to, model) - self.ledger.promised[device.provider]
+                free = slots_of(to, model) - self.promised[device.provider]
                 ready_in = 0.0 if to is None else to.seconds
         return DeviceView(
             uuid=device.provider,
@@ -218,8 +227,22 @@ class Capacity:
                 return Reason(
                     "device.in_use", f"{other.name} is in use{also}", {"device": other.name}
                 )
-        if self.ledger.promised[device.provider]:
-            return Reason("device.promised", f"slots of {device.name} are promised to boots")
+        return self._promised(device)
+
+    def _promised(self, device: Device) -> Reason | None:
+        """Slots of its own, or of what programming it resets, are meant for somebody."""
+        for other in self.world.reset_with(device):
+            meant = self._meant.get(other.provider)
+            if meant is None:
+                continue
+            if isinstance(meant, BootPromise):
+                return Reason("device.promised", f"slots of {other.name} are promised to boots")
+            whose = "an owner who was told to boot again" if meant.kind == "owner" else "a lease"
+            return Reason(
+                "device.kept",
+                f"slots of {other.name} are kept for {whose}, for {meant.until - self.now:.0f} s",
+                {"for": meant.subject, "until": meant.until},
+            )
         return None
 
     def _cooling(self, device: Device) -> Reason | None:

@@ -270,6 +270,12 @@ class Intake:
 
     def _created(self, tx: Tx, created: ServerCreated) -> Accepted:
         boot = tx.boots.of_server(created.server)
+        if boot is None and created.host and created.flavor:
+            kept = tx.keeps.served(
+                project=created.project, flavor=created.flavor, host=created.host
+            )
+            if kept is not None:
+                return Accepted("owner_booted", kept)
         if boot is None or boot.successor != created.server or boot.state in BOOT_OVER:
             return Accepted("ignored", reason="a server that Changeover has nothing to do with")
         now = self.clock.now()

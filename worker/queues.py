@@ -14,13 +14,16 @@ BALANCE = "changeover.balance"
 """Look after the pools' floors."""
 REFRESH = "changeover.refresh"
 """Look for devices that came, went or changed."""
+DELIVER = "changeover.deliver"
+"""Send callbacks to one target."""
 
 PLAN_QUEUE = "changeover.plan"
 ADVANCE_QUEUE = "changeover.advance"
 BOOT_QUEUE = "changeover.boot"
 SWEEP_QUEUE = "changeover.sweep"
+CALLBACK_QUEUE = "changeover.callback"
 
-CENTRAL_QUEUES = (PLAN_QUEUE, ADVANCE_QUEUE, BOOT_QUEUE, SWEEP_QUEUE)
+CENTRAL_QUEUES = (PLAN_QUEUE, ADVANCE_QUEUE, BOOT_QUEUE, SWEEP_QUEUE, CALLBACK_QUEUE)
 
 
 def host_queue(host: str) -> str:

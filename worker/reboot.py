@@ -30,6 +30,7 @@ from changeover.models.states import BootState
 from changeover.policies.backoff import backoff, jitter_of
 from changeover.policies.consent import Losses, Successor, consent, successor
 from changeover.worker.holds import open_slots
+from changeover.worker.leave_to_owner import leave_to_owner
 from changeover.worker.ports.servers import (
     MARKER,
     REPLACED_BY,
@@ -117,7 +118,7 @@ def _ready(world: World, boot: Boot) -> Boot:
     server afterwards can lose it.
     """
     if world.settings.recreated == "never":
-        return _only_capacity(world, boot, "servers are not created here (recreate = never)")
+        return leave_to_owner(world, boot, "servers are not created here (recreate = never)")
     changes: dict[str, Any] = {}
     if boot.removed_at is None:
         failed = world.servers.get(boot.server)
@@ -128,7 +129,7 @@ def _ready(world: World, boot: Boot) -> Boot:
             return ended
         made_of = _successor(world, boot, failed)
         if isinstance(made_of, str):
-            return _only_capacity(world, boot, made_of)
+            return leave_to_owner(world, boot, made_of)
         log.info("boot.blueprint", without=made_of.without)
         changes = {
             "blueprint": made_of.blueprint,
@@ -150,11 +151,6 @@ def _ready(world: World, boot: Boot) -> Boot:
 
 
 _OWNER_DELETED = Reason("boot.owner_deleted", "its owner deleted the failed server")
-
-
-def _only_capacity(world: World, boot: Boot, why: str) -> Boot:
-    text = f"its slots are free now, and its owner may boot again; it is not created here: {why}"
-    return _give_back(world, boot, BootState.DECLINED, Reason("boot.capacity_made", text))
 
 
 def _seen_to(world: World, boot: Boot, failed: Server) -> Boot | None:

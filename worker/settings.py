@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import (
+    BaseModel,
     Field,
     PositiveFloat,
     SecretStr,
+    StringConstraints,
     ValidationError,
     field_validator,
     model_validator,
@@ -29,6 +31,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from changeover.models.callback import DEFAULT, CallbackTarget
 from changeover.models.errors import Invalid
 
 FILES = (Path("changeover.toml"), Path("/etc/changeover/changeover.toml"))
@@ -37,6 +40,10 @@ ENV_PREFIX = "CHANGEOVER_"
 
 LEAST_SETTLE_SECONDS = 2.0
 """Below this a fence is no protection at all on a Placement with its defaults."""
+
+
+TargetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+"""A project's id, or ``default``."""
 
 
 def default_state_dir() -> Path:
@@ -137,6 +144,11 @@ class Settings(BaseSettings):
     hold_seconds: float = Field(
         default=120.0, gt=0.0, description="how long slots are held for a boot"
     )
+    keep_seconds: float = Field(
+        default=600.0,
+        gt=0.0,
+        description="how long a device is not reprogrammed once its slots were left to an owner",
+    )
     retry_seconds: float = Field(
         default=60.0, gt=0.0, description="a waiting boot is judged again at least so often"
     )
@@ -187,6 +199,14 @@ class Settings(BaseSettings):
     host: str | None = Field(
         default=None, description="this compute host: its own queue is served here too"
     )
+    callbacks: dict[TargetName, CallbackTarget] = Field(
+        default_factory=dict,
+        description="who is told of the ends of boots, by project; default: all other projects",
+    )
+    callback_tries: int = Field(
+        default=12, ge=1, description="sendings of one callback before it is given up"
+    )
+
     log_format: Literal["json", "console"] = Field(default="json", description="form of log lines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info")
 
@@ -235,6 +255,10 @@ class Settings(BaseSettings):
             return self.database_url.get_secret_value()
         return f"sqlite:///{self.state_dir / 'changeover.sqlite'}"
 
+    def callback_target(self, project: str) -> str | None:
+        """The name of the target that is told of the project's boots, if any."""
+        return next((name for name in (project, DEFAULT) if name in self.callbacks), None)
+
     @property
     def recreated(self) -> Literal["never", "opted-in", "all"]:
         """Which failed servers are created again; for the others only capacity is made."""
@@ -246,6 +270,17 @@ class Settings(BaseSettings):
     def embedded_cloud(self) -> bool:
         """Whether the simulated cloud stands in for a real one."""
         return self.cloud is None
+
+
+def _revealed(value: object) -> object:
+    """The value with the secrets inside it in the clear: for a child's environment alone."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, BaseModel):
+        return {name: _revealed(inner) for name, inner in dict(value).items()}
+    if isinstance(value, dict):
+        return {key: _revealed(inner) for key, inner in value.items()}
+    return value
 
 
 def load_settings(**explicit: object) -> Settings:
@@ -286,6 +321,6 @@ def as_environment(settings: Settings) -> dict[str, str]:
         if isinstance(value, SecretStr):
             value = value.get_secret_value()
         if value is not None:
-            text = value if isinstance(value, (str, Path)) else to_json(value).decode()
+            text = value if isinstance(value, (str, Path)) else to_json(_revealed(value)).decode()
             env[f"CHANGEOVER_{name.upper()}"] = str(text)
     return env

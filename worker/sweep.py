@@ -55,6 +55,10 @@ def sweep(world: World) -> dict[str, int]:
         found["promises_broken"] = _broken_promises(tx, now)
         found["expired"] = _expire(world, tx, now)
         found["holds_lapsed"] = _lapse(tx, now)
+        if lapsed := tx.keeps.lapse(now):
+            tx.boots.wake(now)
+        found["keeps_lapsed"] = lapsed
+        found["callbacks_due"] = _unsent_callbacks(tx, now)
         if tx.boots.wanting(now) or tx.tasks.all(queued_only=True, limit=1):
             tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)
         lost = tx.hints.overdue(now - HINT_GRACE, now, HINTS_AT_ONCE)
@@ -146,6 +150,14 @@ def _stuck_changeovers(world: World, tx: Tx, now: float) -> int:
             queue = world.queue_at(device, changeover.state)
             tx.hints.add(ADVANCE, changeover.id, queue=queue, now=now)
     return len(stuck)
+
+
+def _unsent_callbacks(tx: Tx, now: float) -> int:
+    """Due, and nobody sends them: a hint was lost, or a sender died."""
+    due = tx.callbacks.due(now - HINT_GRACE)
+    for target in sorted(due):
+        tx.callbacks.hint(target, now, now)
+    return len(due)
 
 
 def _stuck_boots(tx: Tx, now: float) -> int:

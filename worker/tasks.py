@@ -14,13 +14,15 @@ from celery import Task
 
 from changeover.models.errors import ChangeoverError, Retry
 from changeover.worker.app import app, settings
-from changeover.worker.bootstrap import the_world
+from changeover.worker.bootstrap import open_webhook, the_world
 from changeover.worker.carry_out import CarryOut
+from changeover.worker.deliver import deliver
 from changeover.worker.judge import judge
 from changeover.worker.queues import (
     ADVANCE,
     ADVANCE_QUEUE,
     BALANCE,
+    DELIVER,
     JUDGE,
     REBOOT,
     REFRESH,
@@ -67,6 +69,12 @@ def advance_task(task: Task[[str], None], changeover_id: str) -> None:
 def reboot_task(_task: Task[[str], None], boot_id: str) -> None:
     """Create one boot again, or watch its build."""
     _guarded(lambda world: reboot(world, boot_id))
+
+
+@app.task(name=DELIVER, bind=True)
+def deliver_task(_task: Task[[str], None], target: str) -> None:
+    """Send what is due to one callback target."""
+    _guarded(lambda world: deliver(world, open_webhook(settings), target))
 
 
 @app.task(name=SWEEP, bind=True)

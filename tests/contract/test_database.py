@@ -26,9 +26,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 
 from changeover.models.boot import Boot, BootPromise
+from changeover.models.callback import Callback
 from changeover.models.catalog import Catalog, FoundDevice
 from changeover.models.changeover import Changeover, Fence
 from changeover.models.errors import AskOperator, Busy, Reread, Retry, Unreachable
+from changeover.models.keep import Keep
 from changeover.models.placement import Inventory, ProviderState, RequestGroup, ResourceRequest
 from changeover.models.reasons import Reason
 from changeover.models.states import (
@@ -38,13 +40,14 @@ from changeover.models.states import (
     CHANGEOVER_MOVING,
     CHANGEOVER_TRANSITIONS,
     BootState,
+    CallbackState,
     ChangeoverState,
     FoundState,
     IllegalTransition,
     PlanState,
     TaskState,
 )
-from changeover.models.tables import Base, BootRow, ChangeoverRow, FenceRow
+from changeover.models.tables import Base, BootRow, CallbackRow, ChangeoverRow, FenceRow, KeepRow
 from changeover.models.task import Task
 from changeover.worker import migrate
 from changeover.worker.intake import Accepted, Intake
@@ -1469,9 +1472,117 @@ def test_a_server_that_is_gone_is_unreachable() -> None:
     database.dispose()
 
 
+# ---------------------------------------------------------------- callbacks and keeps
+
+
+def _told(database: Database, *, project: str = "told", at: float = NOW) -> Callback:
+    """A boot that ended, and what is to be told of it."""
+    database.target_of = {"told": "default", "other": "b"}.get
+    one = boot(project=project)
+    with database.write() as tx:
+        assert tx.boots.add(one)
+        tx.boots.move(one, _B.DECLINED, at, reason=WHY)
+    with database.read() as tx:
+        [found] = tx.callbacks.listed(boot=one.id)
+    return found
+
+
+def test_an_outcome_and_its_callback_are_committed_together(database: Database) -> None:
+    one = boot(project="told")
+    database.target_of = {"told": "default"}.get
+    sent: list[Hint] = []
+    database.courier = sent.extend
+    store(database, one)
+    with pytest.raises(RuntimeError), database.write() as tx:  # noqa: PT012 - it is undone at its end
+        tx.boots.move(one, _B.EXPIRED, NOW, reason=WHY)
+        raise RuntimeError
+    with database.read() as tx:
+        assert tx.callbacks.listed() == []
+    with database.write() as tx:
+        tx.boots.move(one, _B.EXPIRED, NOW, reason=WHY)
+    assert [(h.task, h.args) for h in sent] == [("changeover.deliver", ("default",))]
+    with database.read() as tx:
+        [told] = tx.callbacks.listed(boot=one.id)
+    assert (told.kind, told.state, told.due_at) == ("boot.expired", CallbackState.PENDING, NOW)
+    assert told.data["reason"] == {"code": "test.why", "text": WHY.text}, "facts stay inside"
+    # Whoever loses the move tells nothing.
+    with pytest.raises(Reread), database.write() as tx:
+        tx.boots.move(one, _B.CANCELLED, NOW, reason=WHY)
+    with database.read() as tx:
+        assert tx.callbacks.listed() == [told]
+
+
+def test_projects_without_a_target_are_not_told(database: Database) -> None:
+    one = boot(project="silent")
+    database.target_of = {"told": "default"}.get
+    store(database, one)
+    with database.write() as tx:
+        tx.boots.move(one, _B.CANCELLED, NOW, reason=WHY)
+        assert tx.callbacks.listed() == []
+        assert tx.callbacks.due() == {}
+
+
+def test_callbacks_are_due_oldest_first_and_marked_as_they_were_read(database: Database) -> None:
+    second = _told(database, at=NOW + 1)
+    first = _told(database)
+    other = _told(database, project="other")
+    with database.write() as tx:
+        assert tx.callbacks.due() == {"default": NOW, "b": NOW}
+        assert tx.callbacks.due(NOW - 1) == {}
+        assert tx.callbacks.next_due("default", NOW) == first
+        tx.callbacks.failed(first, "no answer" * 100, NOW + 60)
+        assert tx.callbacks.next_due("default", NOW) is None
+        assert tx.callbacks.next_due("default", NOW + 1) == second
+        tx.callbacks.delivered(first, NOW)  # as it was read before it failed: void
+        tx.callbacks.bury(second, "enough", NOW + 2)
+        tx.callbacks.delivered(other, NOW + 2)
+        counts = tx.callbacks.counts()
+        assert counts == dict.fromkeys(CallbackState, 1)
+        failed = tx.callbacks.get(first.id)
+        assert failed is not None
+        assert (failed.tries, failed.due_at, len(failed.error or "")) == (1, NOW + 60, 512)
+        assert tx.callbacks.retry(NOW + 3, other.id) == 0, "only what was given up"
+        assert tx.callbacks.retry(NOW + 3) == 1
+        again = tx.callbacks.next_due("default", NOW + 3)
+        assert again is not None
+        assert (again.id, again.tries, again.error) == (second.id, 0, "enough")
+        assert tx.callbacks.find(first.id[:8]) == [first.id]
+
+
+def test_keeps(database: Database) -> None:
+    def keep(subject: str, device: str, until: float, **changes: Any) -> Keep:
+        made = Keep(subject, device, "owner", 1, until, "p", "fpga.aes", "host1")
+        return replace(made, **changes)
+
+    late, soon = keep("b1", "d1", NOW + 60), keep("b2", "d2", NOW + 30)
+    lease = keep("l1", "d1", NOW + 10, kind="lease", slots=2)
+    with database.write() as tx:
+        for one in (late, soon, lease, keep("b1", "d1", NOW + 60)):
+            tx.keeps.put(one)
+        assert tx.keeps.standing(NOW) == [lease, soon, late]
+        assert tx.keeps.standing(NOW + 10) == [soon, late]
+        assert tx.keeps.standing(NOW, device="d1") == [lease, late]
+        assert tx.keeps.standing(NOW, subject="b1") == [late]
+        assert tx.keeps.served(project="p", flavor="other", host="host1") is None
+        assert tx.keeps.served(project="p", flavor="fpga.aes", host="host2") is None
+        assert tx.keeps.served(project="p", flavor="fpga.aes", host="host1") == "b2"
+        assert tx.keeps.standing(NOW) == [lease, late]
+        assert tx.keeps.lapse(NOW + 10) == 1
+        tx.keeps.drop("b1", "elsewhere")
+        assert tx.keeps.standing(NOW) == [late]
+        tx.keeps.drop("b1", "d1")
+        assert tx.keeps.standing(NOW) == []
+
+
 # ---------------------------------------------------------------- columns
 
 
 def test_every_dataclass_has_its_columns() -> None:
-    for value, row in ((Boot, BootRow), (Changeover, ChangeoverRow), (Fence, FenceRow)):
+    for value, row in (
+        (Boot, BootRow),
+        (Callback, CallbackRow),
+        (Changeover, ChangeoverRow),
+        (Fence, FenceRow),
+        (Keep, KeepRow),
+    ):
         assert [f.name for f in fields(value)] == list(row.__table__.columns.keys())

@@ -89,7 +89,7 @@ def test_compose_has_every_part(compose: dict[str, Any], ours: dict[str, Any]) -
     assert services.keys() >= {"redis", "postgres", "rabbitmq", "placement", "migrations"}
     assert ours.keys() >= {"migrations", "listener", "beat"}
     served = {s["command"][2] for s in ours.values() if s["command"][:2] == ["worker", "--queues"]}
-    assert served == {"plan", "advance", "boot", "sweep"}
+    assert served == {"plan", "advance", "boot", "sweep", "callback"}
     for name, service in services.items():
         runs_once = name in {"migrations", "catalog", "placement-migrations", "cli"}
         assert runs_once or service["restart"] == "unless-stopped", name

@@ -189,6 +189,7 @@ class _Database(Database):
     def __init__(self, worker: Worker, shared: Database) -> None:
         self.url = shared.url
         self.engine = shared.engine
+        self.target_of = shared.target_of
         self.worker = worker
         self.courier = self._send
 

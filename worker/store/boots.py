@@ -20,6 +20,7 @@ from changeover.models.states import (
 )
 from changeover.models.tables import BootRow, PromiseRow
 from changeover.worker.store.audit import Audit
+from changeover.worker.store.callbacks import Callbacks
 from changeover.worker.store.leases import Switches
 from changeover.worker.store.session import Session, columns_of
 
@@ -139,7 +140,8 @@ class Boots:
     ) -> Boot:
         """Move a boot as it was read to ``state``, or raise :class:`Reread`.
 
-        What was promised to it is dropped when it leaves the states that promises belong to.
+        What was promised to it is dropped when it leaves the states that promises belong to. Its
+        outcome is told to its project's callback target: the two are committed together.
         """
         check_transition(BOOT_TRANSITIONS, boot.state, state)
         over = state in BOOT_OVER
@@ -169,7 +171,10 @@ class Boots:
         if state is not boot.state:
             facts = {} if reason is None else {"reason": reason.as_json()}
             Audit(self.session).add(now, "worker", f"boot.{state}", boot.id, **facts)
-        return Boot(**row)
+        moved = Boot(**row)
+        if over:
+            Callbacks(self.session).tell(moved, now)
+        return moved
 
     def created(self, boot: Boot, successor: str, now: float, reason: Reason) -> Boot | None:
         """The boot's current attempt made ``successor``; ``None`` if another attempt is current.

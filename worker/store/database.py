@@ -12,15 +12,17 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, Operation
 from changeover.models.errors import AskOperator, Busy, Unreachable
 from changeover.worker.store.audit import Audit
 from changeover.worker.store.boots import Boots
+from changeover.worker.store.callbacks import Callbacks
 from changeover.worker.store.changeovers import Changeovers, Fences
 from changeover.worker.store.devices import Devices, Functions
 from changeover.worker.store.discovered import Discovered
 from changeover.worker.store.engine import READ_ONLY, engine_for
 from changeover.worker.store.events import Events
 from changeover.worker.store.hints import Hints
+from changeover.worker.store.keeps import Keeps
 from changeover.worker.store.leases import Leases, Switches
 from changeover.worker.store.plans import Plans
-from changeover.worker.store.session import Hint, Session
+from changeover.worker.store.session import Hint, Session, TargetOf
 from changeover.worker.store.tasks import Tasks
 
 Courier = Callable[[Sequence[Hint]], None]
@@ -32,6 +34,14 @@ class Tx(Session):
     @cached_property
     def boots(self) -> Boots:
         return Boots(self)
+
+    @cached_property
+    def callbacks(self) -> Callbacks:
+        return Callbacks(self)
+
+    @cached_property
+    def keeps(self) -> Keeps:
+        return Keeps(self)
 
     @cached_property
     def changeovers(self) -> Changeovers:
@@ -85,14 +95,17 @@ class Tx(Session):
 class Database:
     """Opens transactions; sends the hints of those that were committed.
 
+    ``target_of`` says whose callbacks go where: a boot's outcome is committed with its callback.
+
     Raises :class:`Busy` where the database is locked or a serialisation fails, and
     :class:`Unreachable` where its connection is lost: the transaction did not happen, or (a
     connection lost during the commit) may have; every caller re-reads before it acts again.
     :class:`AskOperator` where tables or columns are missing: no waiting mends that.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, target_of: TargetOf = lambda _project: None) -> None:
         self.url = url
+        self.target_of = target_of
         self.engine: Engine = engine_for(url)
         self.courier: Courier | None = None
 
@@ -100,7 +113,7 @@ class Database:
     def write(self) -> Iterator[Tx]:
         """A read-write transaction; hints added in it are sent after the commit."""
         with self._translated(), self.engine.begin() as connection:
-            tx = Tx(connection)
+            tx = Tx(connection, self.target_of)
             yield tx
         if tx.to_send and self.courier is not None:
             self.courier(tx.to_send)

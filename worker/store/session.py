@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+TargetOf = Callable[[str], str | None]
+"""The name of a project's callback target, if it has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +29,9 @@ class Hint:
 class Session:
     """A connection inside a transaction, and the hints to send once it is committed."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, target_of: TargetOf = lambda _project: None) -> None:
         self.connection = connection
+        self.target_of = target_of
         self.to_send: list[Hint] = []
 
     @cached_property
