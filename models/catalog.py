@@ -17,6 +17,8 @@ from pydantic import (
 
 from changeover.models.planning import Mode
 
+UUID_PATTERN = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+_UUID = re.compile(UUID_PATTERN)
 CUSTOM = re.compile(r"^CUSTOM_[A-Z0-9_]+$")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+-]*$", max_length=128)]
@@ -219,7 +221,28 @@ class SimulatedProgrammer(Strict):
     kind: Literal["simulated"]
 
 
-Programmer = Annotated[CommandProgrammer | SimulatedProgrammer, Field(discriminator="kind")]
+class CyborgProgrammer(Strict):
+    """Programming through Cyborg's API; a device's ``address`` is the uuid of its deployable.
+
+    ``drain_seconds``: so long after it was sent, an unanswered call cannot run any more. By
+    default twice Cyborg's ``rpc_response_timeout`` of 60 s and four times the longest function's
+    ``seconds``. ``report_seconds``: what a card holds is reported within that time (the agents'
+    period is about a minute). ``answer_seconds``: how long to wait for an answer, longer than
+    Cyborg's own timeout. ``probe``: ask the agent for an image that does not exist before each
+    program, so that a dead agent is found before anything is sent.
+    """
+
+    kind: Literal["cyborg"]
+    drain_seconds: float | None = Field(default=None, gt=0)
+    report_seconds: float = Field(default=180.0, gt=0)
+    answer_seconds: float = Field(default=120.0, gt=0)
+    probe: bool = True
+    largest_image_bytes: int = Field(default=2**30, ge=1)
+
+
+Programmer = Annotated[
+    CommandProgrammer | CyborgProgrammer | SimulatedProgrammer, Field(discriminator="kind")
+]
 
 
 class Catalog(Strict):
@@ -269,11 +292,14 @@ class Catalog(Strict):
             if rule.model is not None and rule.model not in self.models
         ]
         problems += self._indistinguishable()
+        problems += self._images_without_uuid()
         seen: dict[str, str] = {}
         for index, device in enumerate(self.devices):
             where = f"devices.{index}"
             if device.model not in self.models:
                 problems.append(f"{where}.model: no model {device.model}")
+            else:
+                problems += [f"{where}.{problem}" for problem in self.problems_of(device)]
             for key in (device.name, device.provider):
                 if key in seen:
                     problems.append(f"{where}: {key} is already {seen[key]}")
@@ -281,6 +307,51 @@ class Catalog(Strict):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def problems_of(self, device: Device) -> list[str]:
+        """Why the device cannot be looked after as the catalog says; each begins with a field.
+
+        Its model is defined.
+        """
+        model = self.models[device.model]
+        problems = []
+        through_cyborg = isinstance(self.programmers.get(model.programmer), CyborgProgrammer)
+        if through_cyborg and _UUID.fullmatch(device.address) is None:
+            problems.append("address: must be the uuid of the device's deployable in Cyborg")
+        if through_cyborg and device.owner != "cyborg":
+            problems.append("owner: Cyborg writes the inventory of what it programs: owner: cyborg")
+        if device.owner == "cyborg":
+            if model.resets == "card":
+                problems.append(
+                    f"owner: model {model.name} resets its whole card: what Cyborg reports of the "
+                    "other devices on it would not be waited for"
+                )
+            offers = {
+                (f.resource_class, f.fits[model.name])
+                for f in self.functions.values()
+                if model.name in f.fits
+            }
+            if model.mode == "single_program" and len(offers) > 1:
+                shown = ", ".join(f"{n} x {rc}" for rc, n in sorted(offers))
+                problems.append(
+                    f"owner: functions of model {model.name} yield {shown}: where class or count "
+                    "change, Cyborg writes the inventory anew and lifts every fence"
+                )
+        return problems
+
+    def _images_without_uuid(self) -> list[str]:
+        """Cyborg takes images of Glance by uuid."""
+        models = {
+            model.name
+            for model in self.models.values()
+            if isinstance(self.programmers.get(model.programmer), CyborgProgrammer)
+        }
+        return [
+            f"functions.{function.name}.artifact.image: must be the uuid of an image in Glance"
+            for function in self.functions.values()
+            if models.intersection(function.fits)
+            and _UUID.fullmatch(function.artifact.image or "") is None
+        ]
 
     def _indistinguishable(self) -> list[str]:
         """What a device offers in Placement must say which function it has."""

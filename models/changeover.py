@@ -15,7 +15,8 @@ class Changeover:
 
     ``due_at``: nothing is to be done before. ``tries`` counts calls to the driver, ``sent_at``
     and ``token`` belong to the last one and are cleared when its outcome is known.
-    ``failures`` counts consecutive remote failures, for backing off.
+    ``failures`` counts consecutive remote failures, for backing off. ``read_before`` is the
+    function that the driver read before the last call (``None``: it could not say).
     """
 
     id: str
@@ -38,6 +39,7 @@ class Changeover:
     token: str | None = None
     sent_at: float | None = None
     programmed_at: float | None = None
+    read_before: str | None = None
     finished_at: float | None = None
     lease_owner: str | None = None
     lease_until: float = 0.0

@@ -296,6 +296,7 @@ class ChangeoverRow(Base):
     token: Mapped[str | None] = mapped_column(String(64))
     sent_at: Mapped[float | None]
     programmed_at: Mapped[float | None]
+    read_before: Mapped[str | None] = mapped_column(String(128))
     finished_at: Mapped[float | None]
     lease_owner: Mapped[str | None] = mapped_column(String(64))
     lease_until: Mapped[float]

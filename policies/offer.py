@@ -90,6 +90,33 @@ def traits_with(
     return foreign | mine | frozenset(model.traits)
 
 
+def function_reported(traits: Iterable[str], model: Model, catalog: Catalog) -> Function | None:
+    """The function that a driver's report says the device has, going by its traits alone.
+
+    The one with the most traits wins, as in :func:`function_seen`.
+    """
+    have = frozenset(traits) | frozenset(model.traits)
+    fitting = (f for f in catalog.functions.values() if model.name in f.fits)
+    found = [function for function in fitting if have.issuperset(function.traits)]
+    own = frozenset(model.traits)
+    return max(found, key=lambda f: len(own.union(f.traits)), default=None)
+
+
+def constant_offer(model: Model, catalog: Catalog) -> tuple[str, int] | None:
+    """The class and slots that a device of the model shows whatever it holds, if they are that.
+
+    So are those of a device whose inventory Cyborg writes: it is empty only by its traits.
+    """
+    if model.resource_class is not None:
+        return model.resource_class, model.slots
+    offers = {
+        (f.resource_class, f.fits[model.name])
+        for f in catalog.functions.values()
+        if model.name in f.fits
+    }
+    return offers.pop() if len(offers) == 1 else None
+
+
 def function_seen(
     inventories: Inventories, traits: Iterable[str], model: Model, catalog: Catalog
 ) -> Function | None:

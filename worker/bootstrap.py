@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from changeover.models.catalog import Catalog, CommandProgrammer
+from changeover.models.catalog import Catalog, CommandProgrammer, CyborgProgrammer
 from changeover.models.errors import Invalid, Unreachable
 from changeover.worker.adapters.clock import SystemClock
 from changeover.worker.ports.accelerators import Accelerators
@@ -195,9 +195,33 @@ def open_programmers(settings: Settings, catalog: Catalog, clock: Clock) -> dict
     for name, programmer in catalog.programmers.items():
         if isinstance(programmer, CommandProgrammer):
             drivers[name] = CommandDriver(programmer, catalog)
+        elif isinstance(programmer, CyborgProgrammer):
+            drivers[name] = open_cyborg_driver(settings, programmer, catalog)
         else:
             drivers[name] = SimulatedDriver(open_cards(settings, clock), catalog)
     return drivers
+
+
+def open_cyborg_driver(
+    settings: Settings, programmer: CyborgProgrammer, catalog: Catalog
+) -> Programmer:
+    """The driver that programs through the named cloud's Cyborg."""
+    from changeover.worker.adapters.glance_http import GlanceImages  # noqa: PLC0415 - see above
+    from changeover.worker.adapters.programmer_cyborg import (  # noqa: PLC0415 - see above
+        CyborgDriver,
+    )
+    from changeover.worker.adapters.service_http import Timeouts  # noqa: PLC0415 - see above
+
+    if settings.cloud is None:
+        raise Invalid(
+            "a programmer of kind cyborg needs a cloud: name one of clouds.yaml in `cloud`"
+        )
+    images = GlanceImages.from_cloud(
+        settings.cloud,
+        most_bytes=programmer.largest_image_bytes,
+        timeouts=Timeouts(read=settings.request_timeout_seconds),
+    )
+    return CyborgDriver(programmer, open_cyborg(settings), images, catalog)
 
 
 def make_world(settings: Settings) -> World:

@@ -25,6 +25,7 @@ from changeover.models.errors import (
     Reread,
     Retry,
     Stale,
+    Unreachable,
 )
 from changeover.models.placement import ProviderState, Usage
 from changeover.models.reasons import Reason
@@ -41,7 +42,7 @@ from changeover.policies.offer import (
     traits_with,
 )
 from changeover.worker.holds import close, open_slots
-from changeover.worker.ports.programmer import Outcome, ProgramResult
+from changeover.worker.ports.programmer import Outcome, Programmer, ProgramResult
 from changeover.worker.queues import ADVANCE, ADVANCE_QUEUE, BOOT_QUEUE, JUDGE, PLAN_QUEUE, REBOOT
 from changeover.worker.store import Tx
 from changeover.worker.world import World
@@ -51,6 +52,15 @@ log = structlog.get_logger(__name__)
 FIRST_RETRY = 0.5
 MOST_RETRY = 60.0
 """Seconds between tries of a step that a remote service does not let through."""
+
+SILENT_FAILURES = 6
+"""Times in a row that a driver's service did not answer before the device is given back."""
+
+CYBORG_REPORTS = 180.0
+"""Seconds within which Cyborg publishes a device of its own that another driver programs."""
+
+POLLS = 30
+"""How often a report is looked for, at most, in the time within which it comes."""
 
 FENCE_TRIES = 5
 """Generation conflicts in a row before the device counts as contended and is left alone."""
@@ -333,6 +343,10 @@ class CarryOut:
             self.world.programmer(job.device).stage(job.device, job.function)
         except Refuse as exc:
             return self._unfit(job, exc)
+        except AskOperator as exc:
+            return self._back(job, Reason("device.misdescribed", exc.message))
+        except Unreachable as exc:
+            return self._silent(job, exc)
         return self._move(job, _S.PROGRAMMING)
 
     def _unfit(self, job: Job, exc: Refuse) -> Changeover:
@@ -358,30 +372,46 @@ class CarryOut:
         try:
             self._stop_if_cancelled(job)
             self._still_ours(job)
-            self._not_used_otherwise(job)
+            before = self._not_used_otherwise(job)
         except GiveUp as exc:
             # Tried before and failed: what is on the device now is not what it was.
             if job.changeover.tries:
                 return self._quarantine(job, exc.reason)
             return self._back(job, exc.reason)
-        tries = job.changeover.tries + 1
+        except Unreachable as exc:
+            return self._silent(job, exc)
+        tries, failures = job.changeover.tries + 1, job.changeover.failures
         token = f"{job.changeover.id}.{tries}"
         with self.world.database.write() as tx:
             now = self.world.clock.now()
             sent = tx.changeovers.note(
-                job.changeover, now, tries=tries, token=token, sent_at=now, failures=0
+                job.changeover,
+                now,
+                tries=tries,
+                token=token,
+                sent_at=now,
+                failures=0,
+                read_before=before,
             )
         job = job.at(sent)
         driver = self.world.programmer(job.device)
         try:
             result = driver.program(job.device, job.function, token, lambda: self._entitled(sent))
-        except Busy:
+        except (Retry, AskOperator) as exc:
             with self.world.database.write() as tx:
-                job = job.at(
-                    tx.changeovers.note(sent, self.world.clock.now(), sent_at=None, tries=tries - 1)
+                unsent = tx.changeovers.note(
+                    sent, self.world.clock.now(), sent_at=None, tries=tries - 1
                 )
-            raise
+            if isinstance(exc, Busy):
+                raise
+            return self._silent(job.at(replace(unsent, failures=failures)), exc)
         return self._programmed(job, result)
+
+    def _silent(self, job: Job, exc: ChangeoverError) -> Changeover:
+        """Nothing was sent, as the driver's service does not answer or lets nobody in."""
+        if job.changeover.tries or job.changeover.failures < SILENT_FAILURES:
+            raise exc
+        return self._back(job, Reason("host.programmer_silent", exc.message))
 
     def _entitled(self, sent: Changeover) -> bool:
         """Whether this call is still the one that the database knows of."""
@@ -441,8 +471,11 @@ class CarryOut:
                     f"a call sent {now - sent_at:.0f} s ago still holds {job.device.name}",
                 ),
             )
-        if reading.function == job.function.name:
+        if reading.function == job.function.name and self._is_news(driver, job):
             return self._to_verifying(job)
+        if now < drained + driver.report_seconds:
+            until = drained + driver.report_seconds
+            return self._await_report(job, driver.report_seconds, until)
         if not reading.readable:
             return self._quarantine(
                 job,
@@ -452,15 +485,42 @@ class CarryOut:
                     "driver cannot read it back",
                 ),
             )
-        return self._after_failure(job, "the call was not answered, and the device lacks it")
+        # Where others report what the device has, an old report may be no proof of failure; but
+        # the call is over, so that another one does no harm.
+        return self._after_failure(
+            job,
+            "the call was not answered, and the device lacks it",
+            proven=not driver.report_seconds,
+        )
 
-    def _after_failure(self, job: Job, detail: str) -> Changeover:
+    def _is_news(self, driver: Programmer, job: Job) -> bool:
+        """Whether what is read now can only come from the last call.
+
+        A report is as old as it is: what it said before the call already proves nothing.
+        """
+        return not driver.report_seconds or job.changeover.read_before not in {
+            None,
+            job.function.name,
+        }
+
+    def _await_report(self, job: Job, within: float, until: float) -> Changeover:
+        """Look again in a while for what somebody else reports of the device ``within`` seconds."""
+        now = self.world.clock.now()
+        reason = Reason("program.unreported", f"waiting for a report that {job.device.name} has it")
+        due = min(until, now + within / POLLS)
+        with self.world.database.write() as tx:
+            return tx.changeovers.note(job.changeover, now, due_at=due, reason=reason)
+
+    def _after_failure(self, job: Job, detail: str, *, proven: bool = True) -> Changeover:
+        """Try again, later, or quarantine. A failure that is ``proven`` counts for the function."""
         world = self.world
         with world.database.write() as tx:
             now = world.clock.now()
-            stopped = tx.functions.failed(
-                job.function.name, job.device.provider, world.settings.function_failures, now
-            )
+            stopped = None
+            if proven:
+                stopped = tx.functions.failed(
+                    job.function.name, job.device.provider, world.settings.function_failures, now
+                )
             if stopped is not None:
                 log.error("function.stopped", function=job.function.name, why=stopped.text)
             job = job.at(tx.changeovers.note(job.changeover, now, sent_at=None))
@@ -479,9 +539,20 @@ class CarryOut:
 
     def _verify(self, job: Job) -> Changeover:
         """Read the device back, and its allocations once more."""
-        reading = self.world.programmer(job.device).read(job.device)
+        driver = self.world.programmer(job.device)
+        reading = driver.read(job.device)
         if reading.busy:
             raise Busy(f"a call is still at work on {job.device.name}", device=job.device.name)
+        if driver.report_seconds:
+            reported = reading.function == job.function.name and self._is_news(driver, job)
+            until = (job.changeover.programmed_at or 0.0) + driver.report_seconds
+            if not reported and self.world.clock.now() < until:
+                self._keep_closed(job)
+                return self._await_report(job, driver.report_seconds, until)
+            if not reading.readable:
+                raise Quarantine(
+                    Reason("program.unreadable", f"nobody reports what {job.device.name} has")
+                )
         if reading.readable and reading.function is not None:
             if reading.function != job.function.name:
                 return self._quarantine(
@@ -512,9 +583,7 @@ class CarryOut:
         """
         world = self.world
         provider = job.device.provider
-        for other in self._fences(job):
-            if close(world, world.device(other.provider), lambda: self._still_mine(job)):
-                log.error("fence.was_lifted", provider=other.provider)
+        self._keep_closed(job)
         # Where somebody had opened it, whoever took it counts on what it was.
         self._seen_idle(job)
         for other in self._fences(job):
@@ -524,6 +593,10 @@ class CarryOut:
         self._still_mine(job)
         traits = traits_with(state.traits, job.function, job.model, world.catalog)
         generation = state.generation
+        if job.device.owner == "cyborg":
+            waiting = self._reported(job, state, traits)
+            if waiting is not None:
+                return waiting
         if traits != state.traits:
             world.placement.ensure_traits(traits - state.traits)
             generation = world.placement.put_traits(provider, generation, traits)
@@ -535,6 +608,41 @@ class CarryOut:
         generation = world.placement.put_inventories(provider, generation, inventories)
         self._seen_idle(job)
         return self._done(job, generation)
+
+    def _keep_closed(self, job: Job) -> None:
+        """Close again what somebody else opened behind the fence."""
+        world = self.world
+        for fence in self._fences(job):
+            if close(world, world.device(fence.provider), lambda: self._still_mine(job)):
+                log.error("fence.was_lifted", provider=fence.provider)
+
+    def _reported(
+        self, job: Job, state: ProviderState, traits: frozenset[str]
+    ) -> Changeover | None:
+        """Cyborg publishes its devices itself: wait until it has, and check what.
+
+        Its driver has reported the function by now (that was verified), and Placement is told in
+        the same breath. Where that failed Cyborg never says it again: then it is for us to say.
+        """
+        rc, slots = class_of(job.function, job.model), slots_of(job.function, job.model)
+        there = state.inventories.get(rc)
+        if there is None or there.total != slots:
+            raise Quarantine(
+                Reason(
+                    "cyborg.count_changed",
+                    f"Cyborg offers {0 if there is None else there.total} x {rc} on "
+                    f"{job.device.name}, not {slots} as the catalog says",
+                )
+            )
+        driver = self.world.programmer(job.device)
+        seconds = driver.report_seconds or CYBORG_REPORTS
+        until = (job.changeover.programmed_at or 0.0) + seconds
+        if traits == state.traits:
+            return None
+        if self.world.clock.now() < until:
+            return self._await_report(job, seconds, until)
+        log.warning("cyborg.did_not_publish", device=job.device.name, traits=sorted(traits))
+        return None
 
     def _empty_sibling(self, job: Job, device: Device) -> None:
         """What shared the card was reset with it: it has no function any more.
@@ -762,8 +870,11 @@ class CarryOut:
                 )
             self._usage_while_idle(fence.provider)
 
-    def _not_used_otherwise(self, job: Job) -> None:
-        """Refuse what Placement does not know of: use that the driver sees, a host that is down."""
+    def _not_used_otherwise(self, job: Job) -> str | None:
+        """Refuse what Placement does not know of: use that the driver sees, a host that is down.
+
+        Returns the function that the device has, as far as its driver can say.
+        """
         world = self.world
         if world.servers.host_up(job.device.host) is False:
             raise GiveUp(
@@ -773,6 +884,7 @@ class CarryOut:
                     "were dropped by a local delete may still run there",
                 )
             )
+        before: str | None = None
         fenced = {fence.provider for fence in self._fences(job)}
         for device in world.reset_with(job.device):
             if device.provider not in fenced:
@@ -782,7 +894,12 @@ class CarryOut:
                         f"{device.name} was found on the same card after the fences were put up",
                     )
                 )
-            reading = world.programmer(device).read(device)
+            driver = world.programmer(device)
+            reading = driver.read(device)
+            if driver.report_seconds and not reading.readable:
+                raise Unreachable(f"nobody can say what {device.name} has, and who uses it")
+            if device.provider == job.device.provider:
+                before = reading.function
             if reading.users:
                 raise GiveUp(
                     Reason(
@@ -791,6 +908,7 @@ class CarryOut:
                         "it, although Placement shows no allocation",
                     )
                 )
+        return before
 
     def _seen_idle(self, job: Job) -> None:
         """After programming: an allocation now was admitted behind the fence."""

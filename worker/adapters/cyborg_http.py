@@ -36,7 +36,7 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 class CyborgClient:
     """``Accelerators`` of a real cloud. Safe to call from several threads at once.
 
-    ``endpoint`` of the service catalog is the one with ``/v2``, as Cyborg registers it.
+    The endpoint of the service catalog may end with ``/v2`` or not.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class CyborgClient:
         if known is not None and now - known[0] < PROFILE_SECONDS:
             return known[1]
         # Asked by Nova's own form: GET of one by name needs microversion 2.2.
-        answer = self._service.request("GET", "/device_profiles", query=[("name", name)])
+        answer = self._get("/device_profiles", query=[("name", name)])
         found = checked(answer).parse(lambda value: _profiles(value, name))
         groups = found[0] if found else None
         with self._lock:
@@ -76,14 +76,22 @@ class CyborgClient:
 
     def deployables(self) -> list[Deployable]:
         """See :class:`~changeover.worker.ports.accelerators.Accelerators`."""
-        return checked(self._service.request("GET", "/deployables")).parse(_deployables)
+        return checked(self._get("/deployables")).parse(_deployables)
 
     def deployable(self, uuid: str) -> Deployable:
         """See :class:`~changeover.worker.ports.accelerators.Accelerators`."""
         if _UUID.fullmatch(uuid) is None:
             raise NotFound(f"{uuid or 'an empty address'} is no uuid of a deployable", uuid=uuid)
-        answer = self._service.request("GET", f"/deployables/{quote(uuid)}")
+        answer = self._get(f"/deployables/{quote(uuid)}")
         return checked(answer).parse(_deployable)
+
+    def bound_to(self, provider: str) -> tuple[str, ...]:
+        """The servers whose accelerator requests (ARQs) are bound to the provider."""
+        users = checked(self._get("/accelerator_requests")).parse(_bound)
+        return tuple(sorted(users.get(provider, ())))
+
+    def _get(self, path: str, query: Sequence[tuple[str, str]] = ()) -> Answer:
+        return self._service.request("GET", self._service.version_path("/v2") + path, query=query)
 
     def program(self, uuid: str, image: str, *, wait_seconds: float) -> Answer:
         """Send one program call, whatever becomes of it; the answer is for the caller to judge.
@@ -96,7 +104,7 @@ class CyborgClient:
         value = [{"image_uuid": image}]
         return self._service.request(
             "PATCH",
-            f"/deployables/{quote(uuid)}/program",
+            f"{self._service.version_path('/v2')}/deployables/{quote(uuid)}/program",
             body=[{"path": "/program", "op": "replace", "value": value}],
             timeouts=limits,
         )
@@ -136,6 +144,16 @@ def _group(value: Any) -> Mapping[str, str]:
         if isinstance(amount, bool) or not isinstance(amount, str | int):
             raise WrongFormError(f"groups[{key}] is no text")
     return {key: str(amount) for key, amount in group.items()}
+
+
+def _bound(value: Any) -> dict[str, set[str]]:
+    """Servers by the provider of what is attached to them."""
+    users: dict[str, set[str]] = {}
+    for arq in an_array(member(value, "arqs", "answer"), "arqs"):
+        provider, server = (member(arq, k, "arq") for k in ("device_rp_uuid", "instance_uuid"))
+        if provider and server:
+            users.setdefault(str(provider), set()).add(str(server))
+    return users
 
 
 def _deployables(value: Any) -> list[Deployable]:

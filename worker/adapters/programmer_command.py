@@ -58,6 +58,7 @@ class CommandDriver:
     """
 
     on_host = True
+    report_seconds = 0.0
     drain_seconds = math.inf
 
     def __init__(self, settings: CommandProgrammer, catalog: Catalog | None = None) -> None:

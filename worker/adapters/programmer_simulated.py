@@ -18,6 +18,7 @@ class SimulatedDriver:
     """Programs the simulated cards in the calling process: a killed caller ends the call."""
 
     on_host = False
+    report_seconds = 0.0
 
     def __init__(self, cards: SimulatedCards, catalog: Catalog | None = None) -> None:
         """With a catalog, calls are over within twice the longest time that it expects."""

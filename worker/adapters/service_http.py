@@ -174,6 +174,12 @@ class HttpService:
         """Close the connections that are kept; a later call opens new ones."""
         self._adapter.session.session.close()
 
+    def version_path(self, version: str) -> str:
+        """What to put before a path: ``version``, unless the endpoint ends with it already."""
+        self._authenticate()
+        endpoint = str(self._adapter.get_endpoint() or "")
+        return "" if endpoint.rstrip("/").endswith(version) else version
+
     def request(
         self,
         method: Method,

@@ -54,13 +54,19 @@ class Programmer(Protocol):
     """A driver. ``drain_seconds``: how long after it was sent a call may still be running.
 
     ``on_host``: the tool must run on the device's own host, hence on that host's queue.
+    ``report_seconds``: a reading may be so old, as somebody else reports it; 0 if the device
+    itself is read. Then what is read proves nothing before a report can have come.
     """
 
     drain_seconds: float
     on_host: bool
+    report_seconds: float
 
     def stage(self, device: Device, function: Function) -> None:
-        """Fetch and check the artifact ahead of programming. Refuse if it is not as described."""
+        """Fetch and check the artifact ahead of programming. ``Refuse`` if it is not as described.
+
+        ``AskOperator`` if the device is not; ``Unreachable`` if that cannot be known now.
+        """
         ...
 
     def program(
@@ -74,7 +80,8 @@ class Programmer(Protocol):
 
         ``token`` names this call (changeover and attempt) in the device's own journal, where it
         has one. Never raises for what the tool does: that is a result. Raises ``Busy`` if an
-        earlier call holds the device: then nothing was sent.
+        earlier call holds the device, ``Unreachable`` if its service does not answer, and
+        ``AskOperator`` if that lets nobody in: then nothing was sent.
         """
         ...
 
