@@ -19,6 +19,12 @@ programmers:
     program: [/usr/local/bin/set-vgpu-type, "{address}", "{vgpu_type}"]
     read: [/usr/local/bin/get-vgpu-type, "{address}"]
     timeout_seconds: 60
+  # Cyborg's own program call, for devices that Cyborg manages (`owner: cyborg`, `address` is the
+  # deployable's uuid; functions name images of Glance by uuid): docs/openstack.md.
+  cyborg:
+    kind: cyborg
+    report_seconds: 180   # within which Cyborg's agents report what a card holds
+    # drain_seconds: 600  # after which an unanswered call cannot run any more
 
 # Kinds of devices. A single_program device is programmed as a whole and then offers what its
 # function yields. A region of a fully_dynamic card always offers its own resource class: which
@@ -30,6 +36,9 @@ models:
   pgpu:
     programmer: vgpu-tool
     traits: [CUSTOM_PGPU]
+  n3000:
+    programmer: cyborg
+    traits: [CUSTOM_FPGA_INTEL]
   u250-region:
     mode: fully_dynamic
     programmer: vendor-tool
@@ -56,6 +65,14 @@ functions:
       sha256: fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9
     fits: {u50: 2, u250-region: 1}
     seconds: 45
+  crypto:
+    traits: [CUSTOM_FPGA_FUNCTION_CRYPTO]
+    resource_class: FPGA
+    artifact:
+      image: 421a7ba4-eed5-40f9-a6a2-92e8cb32dc1a
+      sha256: 486ea46224d1bb4fb680f34f7c9ad96a8f24ec88be73ea8e5a6c65260e9cb8a7
+    fits: {n3000: 1}
+    seconds: 30
   nvidia-35:
     traits: [CUSTOM_VGPU_TYPE_NVIDIA_35]
     resource_class: VGPU
@@ -83,6 +100,12 @@ devices:
     host: compute2
     address: "0000:3b:00.0"
     pinned: true
+  - name: n1
+    provider: 0f9d6f0a-6c5e-4a43-9a0c-3a1d5d3b8a06
+    model: n3000
+    host: compute1
+    address: 41fd7c9f-629a-4af0-8192-7d787830f342
+    owner: cyborg
   - name: gpu1
     provider: 0f9d6f0a-6c5e-4a43-9a0c-3a1d5d3b8a03
     model: pgpu

@@ -26,7 +26,7 @@ HostName = Annotated[Name, Field(max_length=112)]  # a host's queue is named aft
 TraitName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=255)]
 ClassName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=255)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Uuid = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+Uuid = Annotated[str, StringConstraints(pattern=UUID_PATTERN)]
 Glob = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Slots = Annotated[int, Field(ge=1, le=4096)]
 
@@ -320,6 +320,12 @@ class Catalog(Strict):
             problems.append("address: must be the uuid of the device's deployable in Cyborg")
         if through_cyborg and device.owner != "cyborg":
             problems.append("owner: Cyborg writes the inventory of what it programs: owner: cyborg")
+        if device.owner == "nova":
+            problems.append(
+                "owner: nova-compute writes this inventory anew, with nothing reserved, at each of "
+                "its updates: no fence holds. Let Changeover publish the device on a provider of "
+                "its own (owner: changeover), see docs/openstack.md"
+            )
         if device.owner == "cyborg":
             if model.resets == "card":
                 problems.append(

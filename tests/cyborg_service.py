@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -60,6 +61,7 @@ class CyborgService:
         self.cards: dict[str, Card] = {}
         self.images: dict[str, Image] = {}
         self.profiles: dict[str, list[dict[str, str]]] = {}
+        self.arqs: list[dict[str, str | None]] = []
         self.asked: Counter[str] = Counter()
         self.rpc_seconds = 5.0
         self.agent_up = True
@@ -147,6 +149,7 @@ class CyborgService:
             spec = json.loads(found.data)
             if self.program_hook is not None:
                 self.program_hook(card, spec)
+            time.sleep(float(spec.get("seconds", 0.0)))
             if spec.get("fail"):
                 done["error"] = (500, "FPGA programming failed with return False.")
                 return
@@ -185,6 +188,8 @@ class CyborgService:
             return _fault(self.status, "out of order")
         if parts[:1] == ["device_profiles"]:
             return self._profiles(query.get("name"))
+        if parts == ["accelerator_requests"]:
+            return _json(200, {"arqs": self.arqs})
         if parts[:1] == ["images"]:
             return self._image(parts[1], whole=parts[2:] == ["file"])
         if parts == ["deployables"]:

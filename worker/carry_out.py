@@ -460,7 +460,7 @@ class CarryOut:
                 return tx.changeovers.note(
                     job.changeover,
                     now,
-                    due_at=min(drained, now + FIRST_RETRY),
+                    due_at=min(drained, now + max(FIRST_RETRY, driver.report_seconds / POLLS)),
                     reason=Reason("program.unknown", "an earlier call may still be at work"),
                 )
         if reading.busy:

@@ -15,16 +15,22 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from cyborg_service import CyborgService
 
-from changeover.models.catalog import Artifact, Catalog, Device, Function, Model
+from changeover.models.catalog import Artifact, Catalog, CyborgProgrammer, Device, Function, Model
 from changeover.models.catalog import CommandProgrammer as Settings
-from changeover.models.errors import Busy, Invalid, Refuse
+from changeover.models.errors import AskOperator, Busy, Invalid, Refuse, Unreachable
 from changeover.worker.adapters.clock import SystemClock
+from changeover.worker.adapters.cyborg_http import CyborgClient
+from changeover.worker.adapters.glance_http import GlanceImages
 from changeover.worker.adapters.programmer_command import DETAIL_CHARACTERS, CommandDriver
+from changeover.worker.adapters.programmer_cyborg import CyborgDriver
 from changeover.worker.adapters.programmer_simulated import SimulatedDriver
+from changeover.worker.adapters.service_http import HttpService, Timeouts
 from changeover.worker.ports.programmer import Outcome, Programmer, Reading
 from changeover.worker.simulator.cards import Behaviour, Fault, FaultKind, SimulatedCards
 
+TOKEN = "t"  # noqa: S105 - nobody's
 CALLER = Path(__file__).with_name("program_caller.py")
 
 TOOL = """#!/bin/sh
@@ -49,6 +55,8 @@ class Rig:
     kind: str
     where: str
     programmer: Programmer
+    locks = True
+    """Whether the driver has a lock of its own."""
     device = Device(
         name="fpga-0", provider=str(uuid4()), model="u50", host="h", address="0000-3b-00.0"
     )
@@ -64,6 +72,12 @@ class Rig:
 
     def break_reading(self) -> None:
         raise NotImplementedError
+
+    def function(self, name: str = "aes") -> Function:
+        return function(name)
+
+    def report(self) -> None:
+        """Somebody else says what the device holds, where the driver cannot read it itself."""
 
     @contextmanager
     def caller(self, name: str = "aes") -> Iterator[subprocess.Popen[bytes]]:
@@ -130,10 +144,85 @@ class CommandRig(Rig):
         (self.home / "broken").touch()
 
 
-@pytest.fixture(params=[SimulatedRig, CommandRig], ids=["simulated", "command"])
-def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Rig:
+class CyborgRig(Rig):
+    """Cyborg's wire form on loopback; its 60 s are 0.3 s here."""
+
+    kind = "cyborg"
+    locks = False
+
+    def __init__(self, _home: Path) -> None:
+        self.service = CyborgService()
+        self.service.rpc_seconds = 0.3
+        self.card = self.service.card(self.device.provider)
+        self.device = self.device.model_copy(update={"address": self.card.uuid, "owner": "cyborg"})
+        self.images: dict[str, tuple[str, str]] = {}
+        catalog = Catalog(
+            programmers={"cyborg": CyborgProgrammer(kind="cyborg")},
+            models={"u50": Model(name="u50", programmer="cyborg", traits=("CUSTOM_FPGA_SIM",))},
+            functions={name: self.function(name) for name in ("aes", "gzip")},
+            devices=(self.device,),
+        )
+        settings = CyborgProgrammer(kind="cyborg", answer_seconds=5.0, largest_image_bytes=4096)
+        self.programmer = CyborgDriver(
+            settings,
+            CyborgClient(self._http("accelerator")),
+            GlanceImages(self._http("image"), most_bytes=settings.largest_image_bytes),
+            catalog,
+        )
+
+    def _http(self, service_type: str) -> HttpService:
+        limits = Timeouts(connect=1.0, read=5.0, total=5.0)
+        return HttpService.noauth(
+            service_type, service_type, f"{self.service.url}/v2", token=TOKEN, timeouts=limits
+        )
+
+    def function(self, name: str = "aes") -> Function:
+        if name not in self.images:
+            self.images[name] = self.service.bitstream(name.upper())
+        image, sha256 = self.images[name]
+        return function(name).model_copy(
+            update={
+                "traits": (f"CUSTOM_FPGA_FUNCTION_{name.upper()}",),
+                "artifact": Artifact(image=image, sha256=sha256),
+            }
+        )
+
+    def takes(self, seconds: float) -> None:
+        self.service.program_hook = lambda _card, _spec: time.sleep(seconds)
+
+    def fail_next(self) -> None:
+        self.service.program_hook = lambda _card, spec: spec.update(fail=True)
+
+    def hang_next(self) -> None:
+        self.takes(0.6)
+
+    def break_reading(self) -> None:
+        self.service.status = 503
+
+    def report(self) -> None:
+        self.service.report(self.card)
+
+
+@pytest.fixture(params=[SimulatedRig, CommandRig, CyborgRig], ids=lambda rig: rig.kind)
+def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
+    made: Rig = request.param(tmp_path)
+    yield made
+    if isinstance(made, CyborgRig):
+        made.service.close()
+
+
+@pytest.fixture(params=[SimulatedRig, CommandRig], ids=lambda rig: rig.kind)
+def locking(request: pytest.FixtureRequest, tmp_path: Path) -> Rig:
+    """Those with a lock of their own; for Cyborg the changeover's lease and drain time stand."""
     made: Rig = request.param(tmp_path)
     return made
+
+
+@pytest.fixture
+def cyborg(tmp_path: Path) -> Iterator[CyborgRig]:
+    rig = CyborgRig(tmp_path)
+    yield rig
+    rig.service.close()
 
 
 @pytest.fixture
@@ -163,27 +252,33 @@ def until(condition: object, seconds: float = 10.0) -> None:
 
 
 def test_programs_and_reads_back(rig: Rig) -> None:
-    assert rig.programmer.read(rig.device) == (
-        Reading(
-            readable=True, function="", busy=False, users=() if rig.kind == "simulated" else None
-        )
+    assert rig.programmer.read(rig.device) == Reading(
+        readable=True,
+        function="",
+        busy=False if rig.locks else None,
+        users=None if rig.kind == "command" else (),
     )
-    rig.programmer.stage(rig.device, function())
-    assert rig.programmer.program(rig.device, function(), "t1").outcome is Outcome.PROGRAMMED
+    aes, gzip = rig.function(), rig.function("gzip")
+    rig.programmer.stage(rig.device, aes)
+    assert rig.programmer.program(rig.device, aes, "t1").outcome is Outcome.PROGRAMMED
+    rig.report()
     assert rig.programmer.read(rig.device).function == "aes"
-    assert rig.programmer.program(rig.device, function("gzip"), "t2").outcome is Outcome.PROGRAMMED
+    assert rig.programmer.program(rig.device, gzip, "t2").outcome is Outcome.PROGRAMMED
+    rig.report()
     assert rig.programmer.read(rig.device).function == "gzip"
 
 
 def test_a_failure_is_a_result(rig: Rig) -> None:
     rig.fail_next()
-    result = rig.programmer.program(rig.device, function(), "t")
+    result = rig.programmer.program(rig.device, rig.function(), "t")
     assert result.outcome is Outcome.FAILED
     assert result.detail
+    rig.report()
     assert rig.programmer.read(rig.device).function == ""
 
 
-def test_the_second_of_two_callers_is_told_busy(rig: Rig) -> None:
+def test_the_second_of_two_callers_is_told_busy(locking: Rig) -> None:
+    rig = locking
     rig.takes(0.7)
     outcomes: list[object] = []
 
@@ -204,7 +299,8 @@ def test_the_second_of_two_callers_is_told_busy(rig: Rig) -> None:
     assert rig.programmer.read(rig.device).function == "aes"
 
 
-def test_two_processes_exclude_each_other(rig: Rig) -> None:
+def test_two_processes_exclude_each_other(locking: Rig) -> None:
+    rig = locking
     rig.takes(0.7)
     with rig.caller() as other:
         with pytest.raises(Busy):
@@ -215,18 +311,20 @@ def test_two_processes_exclude_each_other(rig: Rig) -> None:
 
 
 def test_who_is_entitled_no_more_sends_nothing(rig: Rig) -> None:
-    rig.programmer.program(rig.device, function("gzip"), "t1")
+    rig.programmer.program(rig.device, rig.function("gzip"), "t1")
+    rig.report()
     asked: list[bool | None] = []
 
     def entitled() -> bool:
         asked.append(rig.programmer.read(rig.device).busy)
         return False
 
-    result = rig.programmer.program(rig.device, function(), "t2", entitled)
+    result = rig.programmer.program(rig.device, rig.function(), "t2", entitled)
     assert result.outcome is Outcome.SUPERSEDED
-    assert asked == [True]  # while the lock was held
+    assert asked == [True if rig.locks else None]  # while the lock was held
+    rig.report()
     reading = rig.programmer.read(rig.device)
-    assert (reading.function, reading.busy) == ("gzip", False)
+    assert (reading.function, reading.busy) == ("gzip", False if rig.locks else None)
 
 
 def test_an_error_of_the_question_is_the_callers(rig: Rig) -> None:
@@ -234,27 +332,29 @@ def test_an_error_of_the_question_is_the_callers(rig: Rig) -> None:
         raise Refuse("the database says no")
 
     with pytest.raises(Refuse, match="says no"):
-        rig.programmer.program(rig.device, function(), "t", entitled)
+        rig.programmer.program(rig.device, rig.function(), "t", entitled)
     assert rig.programmer.read(rig.device) == rig.programmer.read(rig.device)
-    assert rig.programmer.read(rig.device).busy is False
+    assert not rig.programmer.read(rig.device).busy
 
 
 def test_no_answer_is_never_a_success(rig: Rig) -> None:
     rig.hang_next()
-    result = rig.programmer.program(rig.device, function(), "t")
+    result = rig.programmer.program(rig.device, rig.function(), "t")
     assert result.outcome is not Outcome.PROGRAMMED
     assert rig.programmer.read(rig.device).function != "aes"
     rig.takes(0.01)
-    assert rig.programmer.program(rig.device, function(), "t2").outcome is Outcome.PROGRAMMED
+    assert rig.programmer.program(rig.device, rig.function(), "t2").outcome is Outcome.PROGRAMMED
 
 
 def test_an_unreadable_device_is_a_reading(rig: Rig) -> None:
     rig.break_reading()
     reading = rig.programmer.read(rig.device)
-    assert (reading.readable, reading.function, reading.busy) == (False, None, False)
+    busy = False if rig.locks else None
+    assert (reading.readable, reading.function, reading.busy) == (False, None, busy)
 
 
-def test_killed_caller_leaves_no_lock_once_nothing_runs(rig: Rig) -> None:
+def test_killed_caller_leaves_no_lock_once_nothing_runs(locking: Rig) -> None:
+    rig = locking
     rig.takes(1.0)
     with rig.caller() as other:
         other.send_signal(signal.SIGKILL)
@@ -300,10 +400,144 @@ def _patiently(rig: Rig, name: str) -> Outcome:
     """Busy is a passing condition; a reader may hold the tool for a moment."""
     for _ in range(100):
         try:
-            return rig.programmer.program(rig.device, function(name), name).outcome
+            return rig.programmer.program(rig.device, rig.function(name), name).outcome
         except Busy:
             time.sleep(0.05)
     raise AssertionError("never had the device")
+
+
+# ---------------------------------------------------------------- through Cyborg
+
+
+def test_cyborg_that_gave_up_waiting_is_unknown_and_may_be_done_later(cyborg: CyborgRig) -> None:
+    cyborg.hang_next()
+    result = cyborg.programmer.program(cyborg.device, cyborg.function(), "t")
+    assert result.outcome is Outcome.UNKNOWN
+    assert "Timed out waiting for a reply" in result.detail
+    assert cyborg.programmer.read(cyborg.device).function == ""
+    until(lambda: cyborg.card.function == "AES")
+    cyborg.report()
+    assert cyborg.programmer.read(cyborg.device).function == "aes"
+
+
+def test_cyborg_with_a_dead_agent_is_found_before_anything_is_sent(cyborg: CyborgRig) -> None:
+    cyborg.service.agent_up = False
+    with pytest.raises(Unreachable, match="agent of h does not answer"):
+        cyborg.programmer.stage(cyborg.device, cyborg.function())
+    assert not cyborg.service.calls
+    cyborg.service.agent_up = True
+    cyborg.programmer.stage(cyborg.device, cyborg.function())
+    assert not cyborg.service.calls  # the probe reaches no card
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_cyborg_behind_a_proxy_that_gives_up_is_unknown(cyborg: CyborgRig, status: int) -> None:
+    cyborg.service.call_agent = lambda _card, _image: (status, "upstream")  # type: ignore[method-assign]
+    result = cyborg.programmer.program(cyborg.device, cyborg.function(), "t")
+    assert result.outcome is Outcome.UNKNOWN
+
+
+def test_cyborg_that_is_down_or_lets_nobody_in_was_sent_nothing(cyborg: CyborgRig) -> None:
+    cyborg.service.status = 403
+    with pytest.raises(AskOperator, match="lacks the role"):
+        cyborg.programmer.program(cyborg.device, cyborg.function(), "t")
+    cyborg.service.status = 503
+    with pytest.raises(Unreachable):
+        cyborg.programmer.program(cyborg.device, cyborg.function(), "t")
+    assert not cyborg.service.calls
+
+
+def test_cyborg_without_the_image_has_failed(cyborg: CyborgRig) -> None:
+    aes = cyborg.function()
+    del cyborg.service.images[aes.artifact.image or ""]
+    result = cyborg.programmer.program(cyborg.device, aes, "t")
+    assert (result.outcome, result.detail[:21]) == (Outcome.FAILED, "404: Image not found ")
+    assert "Traceback" not in result.detail
+    with pytest.raises(Refuse, match="Glance has no image"):
+        cyborg.programmer.stage(cyborg.device, aes)
+
+
+def test_cyborg_whose_driver_raises_has_failed(cyborg: CyborgRig) -> None:
+    image, sha256 = cyborg.service.image(b"no bitstream")
+    odd = cyborg.function().model_copy(update={"artifact": Artifact(image=image, sha256=sha256)})
+    cyborg.programmer.stage(cyborg.device, odd)
+    result = cyborg.programmer.program(cyborg.device, odd, "t")
+    assert (result.outcome, "Remote error" in result.detail) == (Outcome.FAILED, True)
+
+
+@pytest.mark.parametrize("address", ["", "0000:3b:00.0", "11111111-2222-4333-8444-555555555555"])
+def test_cyborg_with_an_unknown_deployable_is_for_the_operator(
+    cyborg: CyborgRig, address: str
+) -> None:
+    device = cyborg.device.model_copy(update={"address": address})
+    with pytest.raises(AskOperator, match="has no deployable"):
+        cyborg.programmer.stage(device, cyborg.function())
+    with pytest.raises(AskOperator, match="has no deployable"):
+        cyborg.programmer.program(device, cyborg.function(), "t")
+    assert not cyborg.programmer.read(device).readable
+    assert not cyborg.service.calls
+
+
+def test_cyborg_never_programs_another_card_than_the_providers(cyborg: CyborgRig) -> None:
+    other = cyborg.service.card(str(uuid4()), "other")
+    device = cyborg.device.model_copy(update={"address": other.uuid})
+    with pytest.raises(AskOperator, match="stands for provider"):
+        cyborg.programmer.program(device, cyborg.function(), "t")
+    assert not cyborg.programmer.read(device).readable
+    assert not cyborg.service.calls
+
+
+def test_cyborg_names_who_its_accelerator_requests_are_bound_to(cyborg: CyborgRig) -> None:
+    server = str(uuid4())
+    cyborg.service.arqs = [
+        {"device_rp_uuid": cyborg.device.provider, "instance_uuid": server},
+        {"device_rp_uuid": str(uuid4()), "instance_uuid": str(uuid4())},
+        {"device_rp_uuid": None, "instance_uuid": None},
+    ]
+    assert cyborg.programmer.read(cyborg.device).users == (server,)
+
+
+@pytest.mark.parametrize("algorithm", ["sha512", "sha256", None])
+def test_cyborg_checks_the_image_and_reads_it_once(
+    cyborg: CyborgRig, algorithm: str | None
+) -> None:
+    aes = cyborg.function()
+    image = aes.artifact.image or ""
+    cyborg.service.images[image].hash_algo = algorithm
+    for _ in range(3):
+        cyborg.programmer.stage(cyborg.device, aes)
+    # The image itself and its data: Glance's own sha256 saves reading it.
+    assert cyborg.service.asked["GET images"] == (3 if algorithm == "sha256" else 4)
+    wrong = aes.model_copy(update={"artifact": Artifact(image=image, sha256="0" * 64)})
+    with pytest.raises(Refuse, match="not the one that the catalog describes"):
+        cyborg.programmer.stage(cyborg.device, wrong)
+
+
+def test_cyborg_image_that_changed_is_read_again(cyborg: CyborgRig) -> None:
+    aes = cyborg.function()
+    cyborg.programmer.stage(cyborg.device, aes)
+    found = cyborg.service.images[aes.artifact.image or ""]
+    found.data, found.updated_at = b'{"function": "EVIL"}', "2026-11-26T09:09:09Z"
+    with pytest.raises(Refuse, match="not the one that the catalog describes"):
+        cyborg.programmer.stage(cyborg.device, aes)
+
+
+def test_cyborg_image_that_is_too_large_is_not_read(cyborg: CyborgRig) -> None:
+    image, sha256 = cyborg.service.image(b"x" * 5000)
+    large = cyborg.function().model_copy(update={"artifact": Artifact(image=image, sha256=sha256)})
+    with pytest.raises(Refuse, match="more than the 4096"):
+        cyborg.programmer.stage(cyborg.device, large)
+    # One that says that it is small is read no further than it may be.
+    cyborg.service.images[image].size = 10
+    with pytest.raises(Refuse, match="larger than 4096"):
+        cyborg.programmer.stage(cyborg.device, large)
+
+
+def test_cyborg_image_that_is_not_active_is_refused(cyborg: CyborgRig) -> None:
+    aes = cyborg.function()
+    cyborg.service.images[aes.artifact.image or ""].status = "queued"
+    with pytest.raises(Refuse, match="is queued, not active"):
+        cyborg.programmer.stage(cyborg.device, aes)
 
 
 # ---------------------------------------------------------------- the simulated cards

@@ -176,7 +176,7 @@ class HttpService:
 
     def version_path(self, version: str) -> str:
         """What to put before a path: ``version``, unless the endpoint ends with it already."""
-        self._authenticate()
+        self.authenticate()
         endpoint = str(self._adapter.get_endpoint() or "")
         return "" if endpoint.rstrip("/").endswith(version) else version
 

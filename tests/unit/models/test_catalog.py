@@ -186,6 +186,45 @@ def test_all_that_is_inconsistent_is_said_at_once() -> None:
         assert part in said
 
 
+IMAGE = "c0ffee00-0000-4000-8000-000000000001"
+CYBORG = (
+    ("programmers/tool", {"kind": "cyborg"}),
+    ("models/region/mode", "single_program"),
+    ("models/region/resource_class", DROP),
+    ("functions/aes/artifact/image", IMAGE),
+    ("devices/1/owner", "cyborg"),
+    ("devices/1/address", UUID.format(7)),
+)
+
+
+def test_a_device_that_cyborg_programs() -> None:
+    catalog = Catalog.model_validate(changed(*CYBORG))
+    (device,) = (d for d in catalog.devices if d.owner == "cyborg")
+    assert catalog.problems_of(device) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (("devices/1/address", "0000:3b:00.0"), "devices.1.address: must be the uuid of"),
+        (("devices/1/owner", "changeover"), "devices.1.owner: Cyborg writes the inventory"),
+        (("devices/1/owner", "nova"), "devices.1.owner: nova-compute writes this inventory anew"),
+        (("models/region/resets", "card"), "devices.1.owner: model region resets its whole card"),
+        (("functions/aes/artifact/image", "aes.bit"), "functions.aes.artifact.image: must be the"),
+        (("functions/type-35/fits", {"region": 4}), "yield 1 x CUSTOM_FPGA, 4 x VGPU: where class"),
+        (("programmers/tool/report_seconds", 0), "programmers.tool.cyborg.report_seconds"),
+    ],
+)
+def test_what_cyborg_could_not_do(change: tuple[str, object], why: str) -> None:
+    said = problems(changed(*CYBORG, change))
+    assert any(why in one for one in said), said
+
+
+def test_inventory_that_novas_driver_writes_is_refused() -> None:
+    (said,) = problems(changed(("devices/0/owner", "nova")))
+    assert "devices.0.owner: nova-compute writes this inventory anew" in said
+
+
 @pytest.mark.parametrize("data", [None, [], 1, "x"])
 def test_what_is_no_mapping_at_all(data: object) -> None:
     with pytest.raises(ValidationError, match="valid dictionary"):
