@@ -18,17 +18,23 @@ LOCK := $(BIN)/uv --quiet --no-config pip compile --universal --python-version 3
 	--no-emit-index-url --no-emit-find-links --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench faults clean lock
+.PHONY: help run test test-openstack openstack lint bench faults clean lock
 
 help: ## Say what can be done here
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | \
-		while IFS="$$(printf '\t')" read -r name text; do printf '  make %-6s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | \
+		while IFS="$$(printf '\t')" read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 run: $(VENV)/.installed ## Rescue boots on a simulated cloud: broker, Placement and workers of its own
 	@$(BIN)/changeover demo
 
 test: $(VENV)/.installed-dev ## Run the tests; ARGS=... is handed on to pytest
 	$(BIN)/python -m pytest $(ARGS)
+
+test-openstack: $(VENV)/.installed-dev ## Boot real servers in a small real OpenStack, which it starts; ARGS=...
+	$(BIN)/python -m pytest tests/openstack $(ARGS)
+
+openstack: $(VENV)/.installed-dev ## Run that OpenStack until Ctrl-C: tests started meanwhile use it
+	$(BIN)/python tests/openstack/up.py $(ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style, types and the layers' direction
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from changeover.policies.problem import NOBODY, Want
+from changeover.policies.rank import liking
 from changeover.policies.score import Grant, State
 
 BEARABLE: Final = 0.05
@@ -25,7 +26,7 @@ def prefer(state: State) -> None:
             continue
         if want.preferred not in having:
             liked = [i for i, device in enumerate(devices) if device.traits & want.preferred]
-            liked.sort(key=lambda i: (-len(devices[i].traits & want.preferred), i))
+            liked.sort(key=lambda i: (-liking(devices[i].traits, want.preferred), i))
             having[want.preferred] = liked
         for grant in list(state.served[want.number]):
             if grant in state.served[want.number]:
@@ -37,9 +38,9 @@ def _move(state: State, grant: Grant, liked: list[int]) -> None:
     devices = state.problem.devices
     preferred = grant.want.preferred
     ((i, function, slots),) = grant.parts
-    has = len(devices[i].traits & preferred)
+    has = liking(devices[i].traits, preferred)
     for k in liked:
-        if len(devices[k].traits & preferred) <= has:
+        if liking(devices[k].traits, preferred) <= has:
             return
         if state.target[i] != NOBODY:
             if _reprogram(state, i, k, function):

@@ -12,9 +12,7 @@ from changeover.models.errors import Invalid
 from changeover.models.flavor import Flavor, RequestSpec
 from changeover.models.placement import GroupPolicy, RequestGroup, ResourceRequest
 from changeover.policies.hardware import DISABLED, RequestFilter, hardware_of
-
-PREFERRED = "changeover:preferred_traits"
-"""Extra spec of ours: traits (comma-separated) that rank candidates and exclude none."""
+from changeover.policies.rank import PREFERRED, preferred
 
 DEVICE_PROFILE = "accel:device_profile"
 """Extra spec of Cyborg's: the groups come from the device profile of that name."""
@@ -206,8 +204,7 @@ def _amount(value: str, key: str) -> int:
 
 
 def _preferred(specs: Mapping[str, str]) -> set[str]:
-    names = (part.strip() for part in specs.get(PREFERRED, "").split(","))
-    return {_name(name, PREFERRED) for name in names if name}
+    return {_name(name, PREFERRED) for name in preferred(specs)}
 
 
 def _group_policy(specs: Mapping[str, str], groups: tuple[RequestGroup, ...]) -> GroupPolicy | None:

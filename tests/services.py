@@ -96,8 +96,11 @@ def redis() -> Iterator[str]:
 
 
 @contextmanager
-def rabbitmq() -> Iterator[str]:
-    """A RabbitMQ node with an epmd of its own; yields the URL of its virtual host ``/``."""
+def rabbitmq(log_path: Path | None = None) -> Iterator[str]:
+    """A RabbitMQ node with an epmd of its own; yields the URL of its virtual host ``/``.
+
+    Its log goes with it unless ``log_path`` is given.
+    """
     # The one on PATH may change the user and want the system's own directories.
     plain = next(Path("/usr/lib/rabbitmq").glob("bin/rabbitmq-server"), None)
     server = plain or find("rabbitmq-server")
@@ -136,15 +139,20 @@ def rabbitmq() -> Iterator[str]:
         )
         with _running(names):
             names.wait_until(lambda: _listens(epmd_port), timeout=_START_SECONDS)
-            child = start_child([server], name="rabbitmq", env=env, log_path=home / "log")
+            child = start_child(
+                [server], name="rabbitmq", env=env, log_path=log_path or home / "log"
+            )
             with _running(child):
                 child.wait_until(lambda: _speaks_amqp(port), timeout=2 * _START_SECONDS)
                 yield f"amqp://guest:guest@{_HOST}:{port}//"
 
 
 @contextmanager
-def mariadb() -> Iterator[str]:
-    """A MariaDB; yields the URL of its database ``test`` (PyMySQL's form)."""
+def mariadb(log_path: Path | None = None, *, connections: int = 300) -> Iterator[str]:
+    """A MariaDB; yields the URL of its database ``test`` (PyMySQL's form).
+
+    Its log goes with it unless ``log_path`` is given.
+    """
     install, server = find("mariadb-install-db"), find("mariadbd", "/usr/sbin")
     client = find("mariadb")
     port = free_port()
@@ -158,10 +166,10 @@ def mariadb() -> Iterator[str]:
                 f"--bind-address={_HOST}", f"--port={port}", f"--pid-file={home / 'pid'}",
                 "--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync",
                 "--innodb-doublewrite=0", "--innodb-buffer-pool-size=64M",
-                "--max-connections=300", "--character-set-server=utf8mb3",
+                f"--max-connections={connections}", "--character-set-server=utf8mb3",
             ],
             name="mariadb",
-            log_path=home / "log",
+            log_path=log_path or home / "log",
             cwd=home,
         )  # fmt: skip
         sql = (

@@ -1,0 +1,127 @@
+"""Fixtures of the tests against a real OpenStack: see docs/openstack.md, "Testing".
+
+``cloud`` is the one that ``tests/openstack/up.py`` runs already (in ``build/openstack``, or where
+``$CHANGEOVER_OPENSTACK`` says), else one that is started for this run and ends with it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness.client import Cards, Changeover, Cloud, eventually
+from harness.deployment import deployed
+from harness.install import FOLDER, TREE
+from harness.providers import Providers
+from harness.servers import Servers, sweep
+from openstack.connection import Connection
+
+from changeover.worker import flock
+from changeover.worker.embedded.child import start_child
+
+START_SECONDS = 1500.0
+"""How long the first start may take: it installs OpenStack."""
+
+TEST_SECONDS = 900
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the first test time to wait for the cloud; let the SDK warn of its own plans."""
+    for item in items:
+        if FOLDER in item.path.parents:
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS))
+            for warning in ("RemovedInSDK50Warning", "RemovedInSDK60Warning"):
+                item.add_marker(pytest.mark.filterwarnings(f"ignore::openstack.warnings.{warning}"))
+
+
+@pytest.fixture(scope="session")
+def cloud() -> Iterator[Cloud]:
+    """The real OpenStack."""
+    state = Path(os.environ.get("CHANGEOVER_OPENSTACK") or TREE / "build" / "openstack").resolve()
+    ready = state / "cloud.json"
+    with ExitStack() as stack:
+        if not flock.held(state / "lock"):
+            ready.unlink(missing_ok=True)
+            runner = stack.enter_context(
+                start_child(
+                    [sys.executable, FOLDER / "up.py", "--state", state],
+                    name="up.py",
+                    log_path=state.parent / "openstack.log",
+                    on_parent_death=signal.SIGTERM,
+                )
+            )
+            runner.wait_until(ready.exists, timeout=START_SECONDS)
+        eventually(ready.exists, within=START_SECONDS)
+        yield Cloud.of(state)
+
+
+@pytest.fixture(scope="session")
+def admin(cloud: Cloud) -> Connection:
+    """The administrator."""
+    return cloud.connect("admin")
+
+
+@pytest.fixture(scope="session")
+def alice(cloud: Cloud) -> Connection:
+    """A user: member of the project tenant-a."""
+    return cloud.connect("alice")
+
+
+@pytest.fixture(scope="session")
+def bob(cloud: Cloud) -> Connection:
+    """A user: member of the project tenant-b, with Nova's default quotas."""
+    return cloud.connect("bob")
+
+
+@pytest.fixture(scope="session")
+def poolmgr(cloud: Cloud) -> Connection:
+    """The user that Changeover runs as."""
+    return cloud.connect("poolmgr")
+
+
+@pytest.fixture(scope="session")
+def cards(cloud: Cloud, admin: Connection) -> Cards:
+    """The simulated cards that Cyborg programs."""
+    return Cards(cloud, admin)
+
+
+@pytest.fixture
+def servers(admin: Connection) -> Iterator[Servers]:
+    """Boots servers; every server of the cloud is deleted when the test is over."""
+    yield Servers(admin)
+    sweep(admin)
+
+
+@pytest.fixture
+def providers(admin: Connection) -> Iterator[Providers]:
+    """Makes providers below compute hosts, gone when the test and its servers are."""
+    made = Providers(admin)
+    yield made
+    sweep(admin)
+    made.remove()
+
+
+@pytest.fixture
+def changeover(
+    cloud: Cloud, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Changeover]]:
+    """Starts ``changeover up`` against the cloud: ``changeover(catalog, **settings)``.
+
+    ``catalog`` is the catalog's content; ``postgresql=True`` for that database, else SQLite.
+    """
+    with ExitStack() as stack:
+
+        def start(
+            catalog: dict[str, Any], *, postgresql: bool = False, **settings: object
+        ) -> Changeover:
+            if postgresql:
+                settings["database_url"] = request.getfixturevalue("postgres_url")
+            return stack.enter_context(deployed(cloud, tmp_path / "up", catalog, **settings))
+
+        yield start

@@ -1,0 +1,1 @@
+"""Programmable simulated FPGA cards for Cyborg."""
