@@ -29,6 +29,7 @@ from changeover.models.reasons import Reason
 from changeover.models.states import BootState
 from changeover.policies.backoff import backoff, jitter_of
 from changeover.policies.consent import Losses, Successor, consent, successor
+from changeover.worker.filtered import why_filtered
 from changeover.worker.holds import open_slots
 from changeover.worker.leave_to_owner import leave_to_owner
 from changeover.worker.ports.servers import (
@@ -402,6 +403,9 @@ def _failed_again(world: World, boot: Boot, reason: Reason) -> Boot:
     """Put it back with its age; after too many attempts it is over."""
     now = world.clock.now()
     if boot.attempt >= world.settings.max_attempts:
+        filtered = why_filtered(world, boot) if "No valid host" in reason.text else None
+        if filtered is not None:
+            return _give_back(world, boot, BootState.DECLINED, filtered)
         return _give_back(
             world,
             boot,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import structlog
 
 from changeover.models.boot import Boot
 from changeover.models.errors import AskOperator, Garbled, Refuse, Retry
@@ -10,6 +12,8 @@ from changeover.models.placement import ResourceRequest
 from changeover.models.reasons import Reason
 from changeover.policies.device_profile import profile_groups, with_profile
 from changeover.worker.world import World
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +25,31 @@ class Requested:
     later: Reason | None = None
 
 
+def _in_zone(world: World, request: ResourceRequest, zone: str) -> ResourceRequest:
+    """The zone as Nova asks it of Placement: by the aggregates that make it up."""
+    try:
+        aggregates = world.servers.zone_aggregates(zone)
+    except AskOperator as exc:
+        log.warning("requested.zone_not_told", zone=zone, why=exc.message)
+        return request
+    return replace(request, member_of=(aggregates,)) if aggregates else request
+
+
 def requested(world: World, boot: Boot) -> Requested:
     """Resolve the boot's device profile in Cyborg, if it names one.
 
     A profile may be changed while the boot waits: it is looked up each time, and the adapter
     remembers it for a while.
     """
-    request, name = boot.request, boot.device_profile
+    name = boot.device_profile
+    request = boot.request
+    zone = request.availability_zone
+    if zone is not None:
+        try:
+            request = _in_zone(world, request, zone)
+        except (Retry, Garbled) as exc:
+            text = f"availability zone {zone} cannot be looked up in Nova now: {exc.message}"
+            return Requested(request, later=Reason("demand.nova_silent", text, {"zone": zone}))
     if name is None:
         return Requested(request)
     facts = {"profile": name}

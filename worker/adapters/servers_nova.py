@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -41,6 +42,7 @@ from changeover.worker.adapters.service_http import (
     WrongFormError,
     a_text,
     an_array,
+    an_object,
     failure,
     member,
     open_region,
@@ -58,6 +60,9 @@ LEAST: Final[Version] = (2, 79)
 
 CREATE_TIMEOUTS: Final = Timeouts(connect=3.0, read=60.0, total=90.0)
 """A create is slow under load; to wait is cheaper than to look for it."""
+
+ZONES_KNOWN: Final = 60.0
+"""Seconds for which it is believed which aggregates make up a zone."""
 
 PAGE: Final = 500
 MOST_PAGES: Final = 200
@@ -79,6 +84,7 @@ class NovaServers:
         self._owners = owners
         self._lock = threading.Lock()
         self._spoken: Version | None = None
+        self._zones: tuple[float, Mapping[str, frozenset[str]]] = (-ZONES_KNOWN, {})
 
     @classmethod
     def from_cloud(
@@ -164,6 +170,16 @@ class NovaServers:
                 if len(found) >= FOUND_AT_ONCE:
                     break
         return found
+
+    def zone_aggregates(self, zone: str) -> frozenset[str]:
+        """See :class:`~changeover.worker.ports.servers.Servers`."""
+        with self._lock:
+            asked_at, zones = self._zones
+        if time.monotonic() - asked_at >= ZONES_KNOWN:
+            zones = _checked(self._call("GET", "/os-aggregates")).parse(_zones)
+            with self._lock:
+                self._zones = (time.monotonic(), zones)
+        return zones.get(zone, frozenset())
 
     def host_up(self, host: str) -> bool | None:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
@@ -348,6 +364,17 @@ def _flavors(value: Any) -> list[tuple[str, str]]:
         )
         for flavor in flavors
     ]
+
+
+def _zones(value: Any) -> dict[str, frozenset[str]]:
+    """Aggregates by the zone that their metadata names."""
+    zones: dict[str, set[str]] = {}
+    for aggregate in an_array(member(value, "aggregates", "answer"), "aggregates"):
+        uuid = a_text(member(aggregate, "uuid", "aggregate"), "uuid")
+        metadata = an_object(member(aggregate, "metadata", "aggregate"), "metadata")
+        if zone := metadata.get("availability_zone"):
+            zones.setdefault(str(zone), set()).add(uuid)
+    return {zone: frozenset(uuids) for zone, uuids in zones.items()}
 
 
 def _versions(value: Any) -> tuple[Version, Version]:

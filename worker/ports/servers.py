@@ -146,6 +146,14 @@ class Servers(Protocol):
         """Delete a server; ``False`` if it was gone already."""
         ...
 
+    def zone_aggregates(self, zone: str) -> frozenset[str]:
+        """The host aggregates that make up an availability zone, by their uuids in Placement.
+
+        None where the zone is not made of aggregates (Nova's default zone): then Nova asks
+        Placement nothing about it. May be a minute old.
+        """
+        ...
+
     def host_up(self, host: str) -> bool | None:
         """Whether the host's compute service is up; ``None`` if nobody knows."""
         ...

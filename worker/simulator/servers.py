@@ -405,6 +405,12 @@ class SimulatedServers:
             raise OutcomeUnknown("the delete was not answered", server=uuid)
         return there
 
+    def zone_aggregates(self, zone: str) -> frozenset[str]:
+        """Zones are of hosts here, and Placement is not told of them."""
+        del zone
+        self._called()
+        return frozenset()
+
     def host_up(self, host: str) -> bool | None:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
         self._called()
