@@ -473,7 +473,7 @@ class CarryOut:
             )
         if reading.function == job.function.name and self._is_news(driver, job):
             return self._to_verifying(job)
-        if now < drained + driver.report_seconds:
+        if driver.report_seconds and now < drained + driver.report_seconds:
             until = drained + driver.report_seconds
             return self._await_report(job, driver.report_seconds, until)
         if not reading.readable:
