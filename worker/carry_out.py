@@ -7,9 +7,10 @@ programmed it is seen idle again before anything is published.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import cast
 
 import structlog
 
@@ -20,6 +21,7 @@ from changeover.models.errors import (
     Busy,
     ChangeoverError,
     InUse,
+    NotFound,
     OutcomeUnknown,
     Refuse,
     Reread,
@@ -27,12 +29,11 @@ from changeover.models.errors import (
     Stale,
     Unreachable,
 )
-from changeover.models.placement import ProviderState, Usage
+from changeover.models.placement import Inventories, ProviderState, Usage
 from changeover.models.reasons import Reason
 from changeover.models.states import CHANGEOVER_MOVING, BootState, ChangeoverState, TaskState
 from changeover.policies.backoff import backoff, jitter_of
 from changeover.policies.offer import (
-    class_of,
     fenced,
     function_seen,
     is_fenced,
@@ -131,6 +132,8 @@ class CarryOut:
                     tx.hints.take(ADVANCE, changeover_id)
                 return None
             tx.hints.take(ADVANCE, changeover_id)
+            if changeover.state is _S.PLANNED and self._objection(tx, changeover) is None:
+                changeover = tx.changeovers.move(changeover, _S.FENCING, world.clock.now())
         with structlog.contextvars.bound_contextvars(
             changeover=changeover.id, device=changeover.device
         ):
@@ -239,16 +242,22 @@ class CarryOut:
             )
 
     def _plan(self, job: Job) -> Changeover:
-        if job.changeover.cancel:
-            return self._abandon(job, Reason("changeover.cancelled", "cancelled before it began"))
+        """Begin, unless there is an objection: nothing was touched, and nothing will be."""
         with self.world.database.read() as tx:
-            pause = tx.switches.get("pause")
-        if pause is not None and pause.get("on"):
-            # Planned by a round that had not seen it: nothing was touched, and nothing will be.
-            return self._abandon(
-                job, Reason("plan.paused", f"paused by an operator: {pause['why']}")
-            )
+            objection = self._objection(tx, job.changeover)
+        if objection is not None:
+            return self._abandon(job, objection)
         return self._move(job, _S.FENCING)
+
+    def _objection(self, tx: Tx, changeover: Changeover) -> Reason | None:
+        """Why a planned changeover is not to begin, if so."""
+        if changeover.cancel:
+            return Reason("changeover.cancelled", "cancelled before it began")
+        pause = tx.switches.get("pause")
+        if pause is not None and pause.get("on"):
+            # Planned by a round that had not seen it.
+            return Reason("plan.paused", f"paused by an operator: {pause['why']}")
+        return None
 
     def _fence(self, job: Job) -> Changeover:
         """Journal what each provider offers, then make Placement refuse new allocations."""
@@ -256,14 +265,23 @@ class CarryOut:
             fences = [self._fence_one(job, fence) for fence in self._fences(job)]
         except GiveUp as exc:
             return self._back(job, exc.reason)
-        # A device that was never open to the scheduler has nothing that could still land.
-        open_until = max((f.fenced_at for f in fences if f.fenced_at is not None), default=None)
-        now = self.world.clock.now()
-        if open_until is None:
-            return self._move(job, _S.PROGRAMMING)
-        due = open_until + self.world.settings.settle_seconds
-        reason = Reason("changeover.settling", "fenced; late allocations could still land")
-        return self._move(job, _S.SETTLING, reason, due_at=max(now, due))
+        with self.world.database.write() as tx:
+            for fence in fences:
+                tx.fences.journal(fence)
+                if fence.fenced_at is not None:
+                    tx.devices.update(
+                        fence.provider, generation=fence.generation, offered_until=fence.fenced_at
+                    )
+            # A device that was never open to the scheduler has nothing that could still land.
+            open_until = max((f.fenced_at for f in fences if f.fenced_at is not None), default=None)
+            now = self.world.clock.now()
+            if open_until is None:
+                return tx.changeovers.move(job.changeover, _S.PROGRAMMING, now)
+            due = open_until + self.world.settings.settle_seconds
+            reason = Reason("changeover.settling", "fenced; late allocations could still land")
+            return tx.changeovers.move(
+                job.changeover, _S.SETTLING, now, reason=reason, due_at=max(now, due)
+            )
 
     def _fence_one(self, job: Job, fence: Fence) -> Fence:
         world = self.world
@@ -271,8 +289,9 @@ class CarryOut:
         model = world.model(device)
         for _ in range(FENCE_TRIES):
             self._stop_if_cancelled(job)
-            usage = self._usage_while_idle(fence.provider)
-            state = world.placement.state(fence.provider)
+            state, usage = self._look(fence.provider)
+            if not usage.idle:
+                raise GiveUp(_used(device, usage))
             if state.generation != usage.generation:
                 continue
             self._still_mine(job)
@@ -324,19 +343,14 @@ class CarryOut:
         return self._fenced_now(fence, state.generation)
 
     def _fenced_now(self, fence: Fence, generation: int) -> Fence:
-        now = self.world.clock.now()
-        fence = replace(fence, generation=generation, fenced_at=now)
-        with self.world.database.write() as tx:
-            tx.fences.journal(fence)
-            tx.devices.update(fence.provider, generation=generation, offered_until=now)
+        """Closed from now on. Were this lost before the commit, it would be closed once more."""
         log.info("fence.up", provider=fence.provider, generation=generation)
-        return fence
+        return replace(fence, generation=generation, fenced_at=self.world.clock.now())
 
     def _settle(self, job: Job) -> Changeover:
-        """Look once the settle time is over: still closed, and still idle."""
+        """Once the settle time is over, have the artifact at hand. The next step looks who came."""
         try:
             self._stop_if_cancelled(job)
-            self._still_ours(job)
         except GiveUp as exc:
             return self._back(job, exc.reason)
         try:
@@ -538,7 +552,7 @@ class CarryOut:
             )
 
     def _verify(self, job: Job) -> Changeover:
-        """Read the device back, and its allocations once more."""
+        """Read the device back; its allocations are read by the next step, before any write."""
         driver = self.world.programmer(job.device)
         reading = driver.read(job.device)
         if reading.busy:
@@ -572,7 +586,6 @@ class CarryOut:
                         "sees it",
                     ),
                 )
-        self._seen_idle(job)
         return self._move(job, _S.PUBLISHING)
 
     def _publish(self, job: Job) -> Changeover:
@@ -582,15 +595,10 @@ class CarryOut:
         can only be one that was admitted behind the fence.
         """
         world = self.world
-        provider = job.device.provider
-        self._keep_closed(job)
-        # Where somebody had opened it, whoever took it counts on what it was.
-        self._seen_idle(job)
+        state = self._closed_and_idle(job)
         for other in self._fences(job):
-            if other.provider != provider:
+            if other.provider != job.device.provider:
                 self._empty_sibling(job, world.device(other.provider))
-        state = world.placement.state(provider)
-        self._still_mine(job)
         traits = traits_with(state.traits, job.function, job.model, world.catalog)
         generation = state.generation
         if job.device.owner == "cyborg":
@@ -598,14 +606,12 @@ class CarryOut:
             if waiting is not None:
                 return waiting
         if traits != state.traits:
-            world.placement.ensure_traits(traits - state.traits)
-            generation = world.placement.put_traits(provider, generation, traits)
+            generation = self._put_traits(state, generation, traits)
         slots = slots_of(job.function, job.model)
-        world.placement.ensure_resource_classes([class_of(job.function, job.model)])
         inventories = offered(
             state.inventories, job.function, job.model, world.catalog, reserved=slots
         )
-        generation = world.placement.put_inventories(provider, generation, inventories)
+        generation = self._put_inventories(state.uuid, generation, inventories)
         self._seen_idle(job)
         return self._done(job, generation)
 
@@ -643,6 +649,42 @@ class CarryOut:
             return self._await_report(job, seconds, until)
         log.warning("cyborg.did_not_publish", device=job.device.name, traits=sorted(traits))
         return None
+
+    def _closed_and_idle(self, job: Job) -> ProviderState:
+        """The device's state, with everything that its programming resets closed and idle."""
+        world = self.world
+        fences = self._fences(job)
+        looks = {fence.provider: self._look(fence.provider) for fence in fences}
+        self._still_mine(job)
+        opened = False
+        for provider, (state, _) in looks.items():
+            if not is_fenced(state.inventories, world.model(world.device(provider)), world.catalog):
+                log.error("fence.was_lifted", provider=provider)
+                close(world, world.device(provider), lambda: self._still_mine(job))
+                opened = True
+        if opened:
+            # Whoever took it while it was open counts on what it was.
+            raise Stale(f"{job.device.name} was opened behind its fence, and closed again")
+        self._seen_idle(job, [usage for _, usage in looks.values()])
+        return looks[job.device.provider][0]
+
+    def _put_traits(self, state: ProviderState, generation: int, traits: frozenset[str]) -> int:
+        """Replace the traits; only where Placement does not know them all are they made first."""
+        put = self.world.placement.put_traits
+        try:
+            return put(state.uuid, generation, traits)
+        except NotFound:
+            self.world.placement.ensure_traits(traits - state.traits)
+            return put(state.uuid, generation, traits)
+
+    def _put_inventories(self, provider: str, generation: int, inventories: Inventories) -> int:
+        """Replace the inventories; a class that Placement does not know is made first."""
+        put = self.world.placement.put_inventories
+        try:
+            return put(provider, generation, inventories)
+        except NotFound:
+            self.world.placement.ensure_resource_classes(inventories)
+            return put(provider, generation, inventories)
 
     def _empty_sibling(self, job: Job, device: Device) -> None:
         """What shared the card was reset with it: it has no function any more.
@@ -856,10 +898,17 @@ class CarryOut:
         return usage
 
     def _still_ours(self, job: Job) -> None:
-        """Every provider is closed and idle, read in that order: what lands later is refused."""
+        """Every provider is closed and idle, read in that order: what lands later is refused.
+
+        Each write of an inventory moves the generation, and Placement reads the generation before
+        the allocations: where it is the fence's own, one answer says both.
+        """
         world = self.world
         for fence in self._fences(job):
             device = world.device(fence.provider)
+            usage = self._usage_while_idle(fence.provider)
+            if usage.generation == fence.generation:
+                continue
             state = world.placement.state(fence.provider)
             if not is_fenced(state.inventories, world.model(device), world.catalog):
                 raise GiveUp(
@@ -869,6 +918,15 @@ class CarryOut:
                     )
                 )
             self._usage_while_idle(fence.provider)
+
+    def _look(self, provider: str) -> tuple[ProviderState, Usage]:
+        """What a provider offers and who uses it, read side by side; generations may differ."""
+        reads: list[Callable[[str], ProviderState | Usage]] = [
+            self.world.placement.state,
+            self.world.placement.usage,
+        ]
+        state, usage = self.world.concurrently(lambda read: read(provider), reads)
+        return cast("ProviderState", state), cast("Usage", usage)
 
     def _not_used_otherwise(self, job: Job) -> str | None:
         """Refuse what Placement does not know of: use that the driver sees, a host that is down.
@@ -910,12 +968,12 @@ class CarryOut:
                 )
         return before
 
-    def _seen_idle(self, job: Job) -> None:
+    def _seen_idle(self, job: Job, seen: Sequence[Usage] | None = None) -> None:
         """After programming: an allocation now was admitted behind the fence."""
-        for fence in self._fences(job):
-            usage = self.world.placement.usage(fence.provider)
+        usages = seen or [self.world.placement.usage(f.provider) for f in self._fences(job)]
+        for usage in usages:
             if not usage.idle:
-                raise Quarantine(_used(self.world.device(fence.provider), usage))
+                raise Quarantine(_used(self.world.device(usage.uuid), usage))
 
 
 def _used(device: Device, usage: Usage) -> Reason:

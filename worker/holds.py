@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
 from changeover.models.catalog import Device
 from changeover.models.errors import Stale
 from changeover.policies.offer import class_of, fenced, is_fenced
+from changeover.worker.store import Tx
+from changeover.worker.store.devices import DeviceRecord
 from changeover.worker.world import World
 
 log = structlog.get_logger(__name__)
@@ -18,16 +20,43 @@ TRIES = 10
 """Boots of one device open their slots at the same time: each conflict is one that got through."""
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What was made of a device's slots, still to be committed with :meth:`note`."""
+
+    record: DeviceRecord
+    reserved: int
+    generation: int
+    at: float
+
+    def note(self, tx: Tx) -> None:
+        """Remember it, unless somebody who knows better wrote since."""
+        tx.devices.learn(
+            self.record,
+            reserved=self.reserved,
+            generation=self.generation,
+            offered_until=self.at,
+        )
+
+
 def open_slots(world: World, device: Device) -> None:
     """Make Placement reserve exactly the slots that are still held. Idempotent.
 
     Raises :class:`Stale` if others kept writing to the provider; the sweep comes back to it.
     """
+    opened = offer_slots(world, device)
+    if opened is not None:
+        with world.database.write() as tx:
+            opened.note(tx)
+
+
+def offer_slots(world: World, device: Device) -> Opened | None:
+    """As :func:`open_slots`, for a caller that commits the outcome with more."""
     model = world.model(device)
     for _ in range(TRIES):
         # Placement first: a changeover that begins after its rows were read, or a promise that
         # is made then, changes the provider too, and the write below is void.
-        state = world.placement.state(device.provider)
+        generation, inventories = world.placement.inventories(device.provider)
         with world.database.read() as tx:
             record = tx.devices.get(device.provider)
             held = sum(p.slots for p in tx.boots.promises(device=device.provider) if p.held_until)
@@ -35,23 +64,18 @@ def open_slots(world: World, device: Device) -> None:
         function = world.catalog.functions.get(record.function or "") if record else None
         rc = model.resource_class if function is None else class_of(function, model)
         if record is None or rc is None or held_back:
-            return
-        inventory = state.inventories.get(rc)
-        generation = state.generation
+            return None
+        inventory = inventories.get(rc)
         # Slots that somebody else reserved are theirs: the row knows how many were ours.
         ours = inventory is not None and inventory.reserved == record.reserved
         if inventory is not None and ours and inventory.reserved != held:
-            opened = {**state.inventories, rc: replace(inventory, reserved=held)}
+            opened = {**inventories, rc: replace(inventory, reserved=held)}
             try:
                 generation = world.placement.put_inventories(device.provider, generation, opened)
             except Stale:
                 continue
             log.info("slots.opened", device=device.name, held=held, slots=inventory.total)
-        with world.database.write() as tx:
-            tx.devices.learn(
-                record, reserved=held, generation=generation, offered_until=world.clock.now()
-            )
-        return
+        return Opened(record, held, generation, world.clock.now())
     raise Stale(f"{device.name} changes faster than its slots can be opened")
 
 
@@ -63,10 +87,10 @@ def close(world: World, device: Device, still: Callable[[], object]) -> bool:
     more.
     """
     model = world.model(device)
-    state = world.placement.state(device.provider)
-    if is_fenced(state.inventories, model, world.catalog):
+    generation, inventories = world.placement.inventories(device.provider)
+    if is_fenced(inventories, model, world.catalog):
         return False
     still()
-    closed = fenced(state.inventories, model, world.catalog, "nova")
-    world.placement.put_inventories(device.provider, state.generation, closed)
+    closed = fenced(inventories, model, world.catalog, "nova")
+    world.placement.put_inventories(device.provider, generation, closed)
     return True

@@ -61,13 +61,14 @@ def judge(world: World, *, floors: bool = False, hinted: bool = False) -> int:
             gathered = gather(world, floors=floors)
             plan = choose(gathered.inputs)
             _apply(world, gathered, plan)
-        finally:
+        except BaseException:
             with world.database.write() as tx:
                 tx.leases.release(LEASE, world.owner)
+            raise
         rounds += 1
         floors = hinted = False
-        # The lease is given back before this look: a message that found it taken has, by then,
-        # committed what it points at.
+        # The lease was given back with the plan, before this look: a message that found it taken
+        # has, by then, committed what it points at.
         with world.database.read() as tx:
             now = world.clock.now()
             if not tx.boots.wanting(now) and not tx.hints.waiting(JUDGE, now):
@@ -163,6 +164,7 @@ def _apply(world: World, gathered: Gathered, plan: Plan) -> None:
             for boot in judgement.boots:
                 _answer_boot(world, tx, decision, judgement, boot, coming, now)
         _answer_tasks(tx, decision, coming, now)
+        tx.leases.release(LEASE, world.owner)
     log.info(
         "judge.planned",
         boots=sum(len(j.boots) for j in gathered.judged),

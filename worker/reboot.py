@@ -30,7 +30,7 @@ from changeover.models.states import BootState
 from changeover.policies.backoff import backoff, jitter_of
 from changeover.policies.consent import Losses, Successor, consent, successor
 from changeover.worker.filtered import why_filtered
-from changeover.worker.holds import open_slots
+from changeover.worker.holds import offer_slots, open_slots
 from changeover.worker.leave_to_owner import leave_to_owner
 from changeover.worker.ports.servers import (
     MARKER,
@@ -264,9 +264,11 @@ def _send(world: World, boot: Boot) -> Boot:
         return _give_back(world, boot, BootState.DECLINED, reason)
     with world.database.read() as tx:
         devices = [world.device(p.device) for p in tx.boots.promises(boot=boot.id)]
-    for device in devices:
-        open_slots(world, device)
+    opened = [offer_slots(world, device) for device in devices]
     with world.database.write() as tx:
+        for one in opened:
+            if one is not None:
+                one.note(tx)
         boot = tx.boots.postpone(boot, boot.wake_at, boot.reason, sent_at=world.clock.now())
     try:
         created_as = world.servers.create(

@@ -163,6 +163,10 @@ class HttpPlacement:
             f"provider {uuid} changed at each of {_STATE_READS} reads", provider=uuid
         )  # fmt: skip
 
+    def inventories(self, uuid: str) -> tuple[int, Inventories]:
+        inventories, generation = self._inventories(uuid)
+        return generation, inventories
+
     def _inventories(self, uuid: str) -> tuple[dict[str, Inventory], int]:
         answer = self._get("inventories", f"/resource_providers/{quote(uuid)}/inventories")
         return _checked(answer).parse(_inventories)

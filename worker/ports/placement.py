@@ -55,6 +55,10 @@ class Placement(Protocol):
         """Inventories and traits at one generation (re-read until both agree; Stale if never)."""
         ...
 
+    def inventories(self, uuid: str) -> tuple[int, Inventories]:
+        """The provider's generation and its inventories: where traits do not matter."""
+        ...
+
     def usage(self, uuid: str) -> Usage:
         """Allocations on the provider, and the generation read before them."""
         ...

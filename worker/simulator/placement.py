@@ -229,6 +229,11 @@ class MemoryPlacement:
             record = self._record(uuid)
             return ProviderState(uuid, record.generation, dict(record.inventories), record.traits)
 
+    def inventories(self, uuid: str) -> tuple[int, Inventories]:
+        with self._call("inventories"):
+            record = self._record(uuid)
+            return record.generation, dict(record.inventories)
+
     def usage(self, uuid: str) -> Usage:
         with self._call("usage"):
             record = self._record(uuid)
