@@ -24,9 +24,10 @@ class ChangeoverState(StrEnum):
     """A call to the driver may be under way, under the token journaled before it was sent. After
     a crash nobody sends again before the earlier call is provably dead."""
     VERIFYING = "verifying"
-    """Programmed. The device is read back and its allocations are read once more."""
+    """Programmed. The device is read back."""
     PUBLISHING = "publishing"
-    """Right and idle. Traits, then reserved inventory are written; each write is idempotent."""
+    """Right. Its allocations are read before and after traits and reserved inventory are written;
+    each write is idempotent."""
     DONE = "done"
     """The device offers its new function."""
     UNFENCING = "unfencing"

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import requests
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -819,3 +820,49 @@ def test_both_answer_alike(
             )
         )
         assert one == two
+
+
+# --- what a generation says ---------------------------------------------------------------------
+
+
+def test_inventories_are_read_with_their_generation(placement: PlacementTenant) -> None:
+    uuid = provider(placement, {REGION: Inventory(4, max_unit=4)}, (AES,))
+    assert placement.inventories(uuid) == (
+        generation(placement, uuid),
+        {REGION: Inventory(4, max_unit=4)},
+    )
+    with pytest.raises(NotFound):
+        placement.inventories(str(uuid4()))
+
+
+def test_whatever_changes_an_inventory_or_allocates_moves_the_generation(
+    placement_url: str,
+) -> None:
+    """A fence that is still at its own generation is still up: see ``CarryOut._still_ours``."""
+    placement = HttpPlacement.noauth(placement_url)
+    placement.ensure_resource_classes([REGION])
+    uuid = provider(placement)
+    moves = [generation(placement, uuid)]
+    url = f"{placement_url}/resource_providers/{uuid}/inventories"
+    headers = {"x-auth-token": "admin", "OpenStack-API-Version": "placement 1.36"}
+
+    def said(method: str, to: str, body: dict[str, Any] | None) -> None:
+        if body is not None:
+            body = {"resource_provider_generation": moves[-1], **body}
+        assert requests.request(method, to, json=body, headers=headers, timeout=30).ok
+        moves.append(generation(placement, uuid))
+
+    one = f"{url}/{REGION}"
+    said("POST", url, {"resource_class": REGION, "total": 4})
+    said("PUT", one, {"total": 4, "reserved": 4})
+    said("PUT", one, {"total": 4, "reserved": 4})
+    said("DELETE", one, None)
+    said("PUT", url, {"inventories": {REGION: {"total": 4}}})
+    assert claim(placement, {uuid: {REGION: 1}}) is not None
+    moves.append(generation(placement, uuid))
+    assert moves == sorted(set(moves))
+    other = provider(placement, {REGION: Inventory(1)})
+    moves = [generation(placement, other)]
+    url = f"{placement_url}/resource_providers/{other}/inventories"
+    said("DELETE", url, None)
+    assert moves == sorted(set(moves))

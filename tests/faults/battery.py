@@ -33,15 +33,19 @@ def sections(size: str) -> dict[str, Callable[[Path], Row | list[Row]]]:
     """Every section, by name, at that size."""
     pick = SIZES.index(size)
     pairs = races.PAIRS if size != "tiny" else races.PAIRS[:1]
-    return {
-        "races": lambda home: races.run(
+
+    def race(database: str) -> Callable[[Path], list[Row]]:
+        return lambda home: races.run(
             home,
-            pairs=pairs,
+            pairs=[pair for pair in pairs if pair.database == database],
             races=(20, 60, 520)[pick],
             settle=2.0,
             seconds=(10.0, 12.0, 400.0)[pick],
             unsettled_seconds=(0.0, 8.0, 60.0)[pick],
-        ),
+        )
+
+    return {
+        **{f"races-{name}": race(name) for name in dict.fromkeys(p.database for p in pairs)},
         "kills": lambda home: kills.run(
             home, kills=(4, 40, 320)[pick], seconds=(10.0, 30.0, 1500.0)[pick]
         ),

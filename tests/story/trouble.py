@@ -12,8 +12,8 @@ KINDS = ("unreachable", "lost request", "lost answer", "stale", "garbage")
 """Failures of remote services: see :class:`Trouble`."""
 
 READS = frozenset({
-    "placement.providers", "placement.state", "placement.usage", "placement.candidates",
-    "servers.get", "servers.find", "servers.host_up",
+    "placement.providers", "placement.state", "placement.inventories", "placement.usage",
+    "placement.candidates", "servers.get", "servers.find", "servers.host_up",
 })  # fmt: skip
 WRITES = frozenset(call for call in EFFECTS if call.startswith(("placement.", "servers.")))
 CAS = frozenset({"placement.put_inventories", "placement.put_traits"})
