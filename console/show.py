@@ -27,7 +27,10 @@ def status(desk: Desk, out: Output) -> None:
     """Everything at a glance."""
     from sqlalchemy.engine import make_url
 
+    from changeover.worker.circuit import open_circuits
+
     now = desk.clock.now()
+    circuits = open_circuits(desk.database, now)
     with desk.database.read() as tx:
         processes = tx.switches.alive(now - ALIVE_SECONDS)
         pause = tx.switches.get("pause") or {}
@@ -60,6 +63,16 @@ def status(desk: Desk, out: Output) -> None:
         "dead_letters": letters,
         "hints_late": late,
         "callbacks": plain(callbacks),
+        "circuits_open": [
+            {
+                "service": trip.service,
+                "open_seconds": now - trip.since,
+                "failures": trip.failures,
+                "next_try_in_seconds": max(0.0, trip.until - now),
+                "why": trip.why,
+            }
+            for trip in circuits
+        ],
     }
     if out.as_json:
         out.document(facts)
@@ -79,6 +92,11 @@ def status(desk: Desk, out: Output) -> None:
             "events": events,
             "dead letters": f"{letters}: see `changeover dead-letters`" if letters else None,
             "callbacks": _counted(facts["callbacks"]) or None,
+            "silent": "; ".join(
+                f"{trip.service} since {span(now - trip.since)}, {trip.failures} calls failed: "
+                f"{trip.why}"
+                for trip in circuits
+            ),
             "hints": f"{late} wait for a worker since over {LATE_SECONDS:g} s" if late else None,
         },
     )

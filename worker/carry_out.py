@@ -34,6 +34,7 @@ from changeover.models.reasons import Reason
 from changeover.models.states import CHANGEOVER_MOVING, BootState, ChangeoverState, TaskState
 from changeover.policies.backoff import backoff, jitter_of
 from changeover.policies.offer import (
+    class_of,
     fenced,
     function_seen,
     is_fenced,

@@ -6,11 +6,15 @@ that is lost with its worker is sent again by the sweep long before a broker's v
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import celery
+import kombu
 from celery import Celery
 from kombu import Queue
 
+from changeover.models.errors import AskOperator
 from changeover.worker.bootstrap import broker_url
 from changeover.worker.queues import (
     ADVANCE,
@@ -33,8 +37,21 @@ from changeover.worker.settings import Settings
 SOFT_SHUTDOWN_SECONDS = 10
 
 
+KNOWN = {"celery": "5.7", "kombu": "5.7"}
+"""Releases whose reconnecting was tried, and whose defects are worked around below.
+
+Older ones do worse: before 5.5 a worker on Redis may consume nothing any more once it has
+reconnected (celery issue 7276).
+"""
+
+
 def make_app(settings: Settings) -> Celery:
-    """An app for these settings; nothing is connected yet."""
+    """An app for these settings; nothing is connected yet.
+
+    Raises :class:`AskOperator` where Celery or kombu is not of a release that is known to
+    reconnect.
+    """
+    _require_known({"celery": celery.__version__, "kombu": kombu.__version__})
     url = broker_url(settings)
     app = Celery("changeover", broker=url, include=["changeover.worker.tasks"])
     queues = [*CENTRAL_QUEUES, *([host_queue(settings.host)] if settings.host else [])]
@@ -76,6 +93,16 @@ def make_app(settings: Settings) -> Celery:
         },
     )
     return app
+
+
+def _require_known(found: Mapping[str, str]) -> None:
+    for package, version in found.items():
+        if not version.startswith(f"{KNOWN[package]}."):
+            raise AskOperator(
+                f"{package} {version} is installed, and nobody has tried whether its workers "
+                f"survive a lost broker: install {package} {KNOWN[package]}, as the lock files do",
+                package=package,
+            )
 
 
 def _transport_options(url: str) -> dict[str, Any]:

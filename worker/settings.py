@@ -38,6 +38,9 @@ FILES = (Path("changeover.toml"), Path("/etc/changeover/changeover.toml"))
 
 ENV_PREFIX = "CHANGEOVER_"
 
+BROKERS = ("redis", "rediss", "redis+socket", "sentinel", "amqp", "amqps")
+"""What Changeover is tested with; kombu's polling transports are far too slow."""
+
 LEAST_SETTLE_SECONDS = 2.0
 """Below this a fence is no protection at all on a Placement with its defaults."""
 
@@ -219,6 +222,17 @@ class Settings(BaseSettings):
             )
             raise ValueError(msg)
         return self
+
+    @field_validator("broker_url", "notification_url")
+    @classmethod
+    def _known_broker(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            scheme, there, _ = url.get_secret_value().partition("://")
+            if not there or scheme not in BROKERS:
+                # Without the URL: it may hold a password.
+                msg = f"no broker of a known kind: begin the URL with {', '.join(BROKERS)}"
+                raise ValueError(msg)
+        return url
 
     @field_validator("notification_topics")
     @classmethod

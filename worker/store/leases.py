@@ -92,6 +92,19 @@ class Switches:
         row = self.session.row(select(SwitchRow.value).where(SwitchRow.name == name))
         return None if row is None else dict(row["value"])
 
+    def under(self, prefix: str) -> dict[str, dict[str, Any]]:
+        """Switches whose names begin so, by name."""
+        rows = self.session.rows(
+            select(SwitchRow.name, SwitchRow.value).where(
+                SwitchRow.name.startswith(prefix, autoescape=True)
+            )
+        )
+        return {row["name"]: dict(row["value"]) for row in rows}
+
+    def drop(self, name: str) -> None:
+        """Forget a switch."""
+        self.session.connection.execute(delete(SwitchRow).where(SwitchRow.name == name))
+
     def beat(self, process: str, role: str, at: float) -> None:
         """Say that a process is alive."""
         statement = self.session.insert(HeartbeatRow).values(process=process, role=role, at=at)
