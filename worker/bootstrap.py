@@ -15,6 +15,7 @@ from uuid import uuid4
 from changeover.models.catalog import Catalog, CommandProgrammer, CyborgProgrammer
 from changeover.models.errors import Invalid, Unreachable
 from changeover.worker.adapters.clock import SystemClock
+from changeover.worker.circuit import guarded
 from changeover.worker.ports.accelerators import Accelerators
 from changeover.worker.ports.clock import Clock
 from changeover.worker.ports.placement import PlacementTenant
@@ -228,18 +229,23 @@ def make_world(settings: Settings) -> World:
     """A world of the settings' adapters. Nothing is connected before it is used."""
     clock = SystemClock()
     catalog = load_catalog(settings)
+    database = open_database(settings)
     placement = open_placement(settings)
+    servers = open_servers(settings, placement, clock)
+    accelerators = open_accelerators(settings, catalog)
+    if accelerators is not None:
+        accelerators = guarded(accelerators, "Cyborg", clock, database)
     return World(
-        database=open_database(settings),
-        placement=placement,
-        servers=open_servers(settings, placement, clock),
+        database=database,
+        placement=guarded(placement, "Placement", clock, database),
+        servers=guarded(servers, "Nova", clock, database),
         programmers=open_programmers(settings, catalog, clock),
         clock=clock,
         catalog=catalog,
         settings=settings,
         owner=f"{socket.gethostname()[:24]}:{os.getpid()}:{uuid4().hex[:8]}",
         pool=ThreadPoolExecutor(settings.concurrent_reads, thread_name_prefix="read"),
-        accelerators=open_accelerators(settings, catalog),
+        accelerators=accelerators,
     )
 
 

@@ -7,10 +7,9 @@ that is lost with its worker is sent again by the sweep long before a broker's v
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
-import celery
-import kombu
 from celery import Celery
 from kombu import Queue
 
@@ -51,7 +50,7 @@ def make_app(settings: Settings) -> Celery:
     Raises :class:`AskOperator` where Celery or kombu is not of a release that is known to
     reconnect.
     """
-    _require_known({"celery": celery.__version__, "kombu": kombu.__version__})
+    _require_known({package: version(package) for package in KNOWN})
     url = broker_url(settings)
     app = Celery("changeover", broker=url, include=["changeover.worker.tasks"])
     queues = [*CENTRAL_QUEUES, *([host_queue(settings.host)] if settings.host else [])]
@@ -96,10 +95,10 @@ def make_app(settings: Settings) -> Celery:
 
 
 def _require_known(found: Mapping[str, str]) -> None:
-    for package, version in found.items():
-        if not version.startswith(f"{KNOWN[package]}."):
+    for package, installed in found.items():
+        if not installed.startswith(f"{KNOWN[package]}."):
             raise AskOperator(
-                f"{package} {version} is installed, and nobody has tried whether its workers "
+                f"{package} {installed} is installed, and nobody has tried whether its workers "
                 f"survive a lost broker: install {package} {KNOWN[package]}, as the lock files do",
                 package=package,
             )

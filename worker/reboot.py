@@ -257,11 +257,8 @@ def _adopt(world: World, boot: Boot, found: tuple[Server, ...]) -> Boot:
         return tx.boots.move(boot, BootState.BUILDING, world.clock.now(), successor=keep.uuid)
 
 
-def _send(world: World, boot: Boot) -> Boot:
-    blueprint = boot.blueprint
-    if blueprint is None:
-        reason = Reason("boot.no_blueprint", "nothing is known of what it was created from")
-        return _give_back(world, boot, BootState.DECLINED, reason)
+def _open_and_journal(world: World, boot: Boot) -> Boot:
+    """Open its slots; note that, and that the create is sent, with one commit."""
     with world.database.read() as tx:
         devices = [world.device(p.device) for p in tx.boots.promises(boot=boot.id)]
     opened = [offer_slots(world, device) for device in devices]
@@ -269,7 +266,15 @@ def _send(world: World, boot: Boot) -> Boot:
         for one in opened:
             if one is not None:
                 one.note(tx)
-        boot = tx.boots.postpone(boot, boot.wake_at, boot.reason, sent_at=world.clock.now())
+        return tx.boots.postpone(boot, boot.wake_at, boot.reason, sent_at=world.clock.now())
+
+
+def _send(world: World, boot: Boot) -> Boot:
+    blueprint = boot.blueprint
+    if blueprint is None:
+        reason = Reason("boot.no_blueprint", "nothing is known of what it was created from")
+        return _give_back(world, boot, BootState.DECLINED, reason)
+    boot = _open_and_journal(world, boot)
     try:
         created_as = world.servers.create(
             blueprint, boot.marker, project=boot.project, user=boot.user, replaces=boot.server

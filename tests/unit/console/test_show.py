@@ -6,8 +6,14 @@ from socket import gethostname
 from time import time
 
 import pytest
+from pydantic import SecretStr
 from unit.console.conftest import Teller
 from unit.console.home import Home
+
+from changeover.models.errors import Unreachable
+from changeover.worker.bootstrap import make_world
+from changeover.worker.circuit import FAILURES
+from changeover.worker.settings import Settings
 
 LISTINGS = [
     ["status"],
@@ -54,6 +60,25 @@ def test_status_counts(tell: Teller) -> None:
     assert told["dead_letters"] == 1
     assert told["paused"] is None
     assert [p["role"] for p in told["processes"]] == ["worker"]
+
+
+def test_status_says_which_service_is_silent(tell: Teller) -> None:
+    settings = Settings(
+        state_dir=tell.home.path,
+        database_url=SecretStr(tell.home.database.url),
+        catalog=tell.home.path / "catalog.yaml",
+        broker_url=SecretStr("redis://127.0.0.1:1/0"),
+        placement_endpoint="http://127.0.0.1:1",
+    )
+    world = make_world(settings)
+    assert tell("status", "--json").json["circuits_open"] == []
+    for _ in range(FAILURES):
+        with pytest.raises(Unreachable):
+            world.placement.providers()
+    world.database.dispose()
+    [silent] = tell("status", "--json").json["circuits_open"]
+    assert (silent["service"], silent["failures"]) == ("Placement", FAILURES)
+    assert "Placement since" in tell("status").out
 
 
 def test_pools_say_who_waits_and_what_becomes(tell: Teller) -> None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from changeover.models.errors import Invalid
 from changeover.worker import settings as module
-from changeover.worker.settings import Settings, config_file, load_settings
+from changeover.worker.settings import BROKERS, Settings, config_file, load_settings
 
 PASSWORD = "hunter2"  # noqa: S105 - a made-up one
 
@@ -270,3 +270,18 @@ def test_every_setting_says_what_it_is() -> None:
         if not field.description and name != "log_level"
     }
     assert not undescribed
+
+
+@pytest.mark.parametrize("field", ["broker_url", "notification_url"])
+@pytest.mark.parametrize(
+    "url", ["", "redis", "sqs://u:hunter2@h", "redis:/h", "memory://", "kafka://h", "http://h"]
+)
+def test_a_broker_of_an_unknown_kind_is_refused_without_its_password(field: str, url: str) -> None:
+    with pytest.raises(Invalid, match=f"{field}: .*no broker of a known kind.*redis.*amqp") as said:
+        load_settings(**{field: url})
+    assert "hunter2" not in str(said.value)
+
+
+@pytest.mark.parametrize("scheme", BROKERS)
+def test_brokers_of_known_kinds_are_taken(scheme: str) -> None:
+    assert load_settings(broker_url=f"{scheme}://h/1").broker_url is not None
