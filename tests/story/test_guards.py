@@ -21,6 +21,7 @@ from changeover.worker.carry_out import CarryOut
 from changeover.worker.ports.programmer import ProgramResult
 from changeover.worker.ports.servers import Listing
 from changeover.worker.simulator.cards import Fault, FaultKind
+from changeover.worker.world import World
 
 
 def late_allocation(cloud: Cloud, device: str, after: float) -> None:
@@ -167,7 +168,10 @@ def test_siblings_that_a_program_resets(tmp_path: Path, guard: bool) -> None:  #
             def only_itself(self: CarryOut, job: Any) -> Any:
                 return [f for f in real(self, job) if f.provider == job.device.provider]
 
-            with patch.object(CarryOut, "_fences", only_itself):
+            with (
+                patch.object(CarryOut, "_fences", only_itself),
+                patch.object(World, "reset_with", lambda _, device: [device]),
+            ):
                 carry_on(cloud, "a", 40.0)
             found(cloud, "is in use", "while dyn1-r")
 
