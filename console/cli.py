@@ -210,6 +210,21 @@ def devices(
 
 
 @app.command()
+def doctor(
+    *,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Advice on what was skipped, too.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Check everything against the running cloud and say what to change; changes nothing."""
+    from changeover.console import doctor as examined
+
+    with _desk() as desk:
+        return examined.doctor(desk, Output(json), verbose=verbose)
+
+
+@app.command()
 def discover(*, fresh: Fresh = False, json: Json = False) -> None:
     """Devices that the catalog's rules found, lost, or cannot make sense of."""
     from changeover.console import discover as found

@@ -7,7 +7,6 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -24,16 +23,6 @@ Verdict = Literal["ok", "warning", "failed"]
 CONNECT_SECONDS = 3
 LEAST_SQLITE = (3, 35, 0)
 LEAST_POSTGRESQL = 12
-
-PACKAGES = ("changeover", "celery", "kombu", "redis", "sqlalchemy", "openstack-placement")
-
-KNOWN_BAD = {
-    ("celery", "5.7.0"): (
-        "a worker on Redis that reconnects while it holds emulated acknowledgements dies: "
-        "Changeover switches them off; run workers supervised, as `changeover up` does"
-    ),
-}
-"""Versions with a defect that matters here, and what is done about it."""
 
 _SECRET_WORDS = ("pass", "secret", "token", "key")
 
@@ -98,17 +87,15 @@ def _tried(name: str, look: Callable[[], str], *, absent: bool = False) -> Check
 
 
 def _versions() -> Iterator[Check]:
-    found = []
-    for package in PACKAGES:
-        try:
-            number = version(package)
-        except PackageNotFoundError:
-            continue
-        found.append(f"{package} {number}")
+    from changeover.worker.versions import KNOWN_BAD, installed
+
+    found = installed()
+    for package, number in found.items():
         if (package, number) in KNOWN_BAD:
             yield Check(f"{package} {number}", "warning", KNOWN_BAD[package, number])
     python = ".".join(map(str, sys.version_info[:3]))
-    yield Check("versions", "ok", ", ".join([f"python {python}", *found]))
+    named = [f"{package} {number}" for package, number in found.items()]
+    yield Check("versions", "ok", ", ".join([f"python {python}", *named]))
     if sqlite3.sqlite_version_info < LEAST_SQLITE:
         least = ".".join(map(str, LEAST_SQLITE))
         said = f"Python's SQLite is {sqlite3.sqlite_version}: {least} is needed, or PostgreSQL"

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
-
-from changeover.models.errors import AskOperator
 
 if TYPE_CHECKING:
     from changeover.models.catalog import Catalog
@@ -64,10 +61,10 @@ class Desk:
     @cached_property
     def database(self) -> Database:
         """The database, of this version's schema and reachable."""
-        from changeover.worker.bootstrap import open_database
+        from changeover.worker.bootstrap import open_database, require_database
         from changeover.worker.migrate import require_current
 
-        self.require_file()
+        require_database(self.settings)
         database = open_database(self.settings)
         with database.read():
             pass  # one that cannot be reached says so here, by its own family of errors
@@ -162,23 +159,6 @@ class Desk:
         for name in ("catalog", "planning_world"):  # there may be others now
             self.__dict__.pop(name, None)
         return looked
-
-    def require_file(self) -> None:
-        """Raise ``AskOperator`` where an SQLite file is missing: looking must not make one."""
-        from sqlalchemy.engine import make_url
-        from sqlalchemy.exc import ArgumentError
-
-        try:
-            url = make_url(self.settings.database)
-        except ArgumentError:
-            return  # opening it says what is wrong
-        file = url.database or ""
-        if url.get_backend_name() != "sqlite" or file in {"", ":memory:"} or Path(file).exists():
-            return
-        raise AskOperator(
-            f"there is no database at {file}: start `changeover up`, or make it with "
-            "`changeover db upgrade`; another place is named with database_url or state_dir"
-        )
 
     def close(self) -> None:
         """Close what was opened."""

@@ -8,12 +8,13 @@ import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from changeover.models.catalog import Catalog, CommandProgrammer, CyborgProgrammer
-from changeover.models.errors import Invalid, Unreachable
+from changeover.models.errors import AskOperator, Invalid, Unreachable
 from changeover.worker.adapters.clock import SystemClock
 from changeover.worker.circuit import guarded
 from changeover.worker.ports.accelerators import Accelerators
@@ -28,6 +29,8 @@ from changeover.worker.world import World
 
 if TYPE_CHECKING:
     from changeover.worker.adapters.cyborg_http import CyborgClient
+    from changeover.worker.adapters.service_http import HttpService
+    from changeover.worker.doctor.site import CloudUser, Site
     from changeover.worker.simulator.cards import SimulatedCards
     from changeover.worker.simulator.servers import SimulatedServers
 
@@ -85,6 +88,24 @@ def open_database(settings: Settings) -> Database:
     if url.startswith("sqlite:///"):
         Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     return Database(url, settings.callback_target)
+
+
+def require_database(settings: Settings) -> None:
+    """Raise :class:`AskOperator` where an SQLite file is missing: looking must not make one."""
+    from sqlalchemy.engine import make_url  # noqa: PLC0415 - see below
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415 - see below
+
+    try:
+        url = make_url(settings.database)
+    except ArgumentError:
+        return  # opening it says what is wrong
+    file = url.database or ""
+    if url.get_backend_name() != "sqlite" or file in {"", ":memory:"} or Path(file).exists():
+        return
+    raise AskOperator(
+        f"there is no database at {file}: start `changeover up`, or make it with "
+        "`changeover db upgrade`; another place is named with database_url or state_dir"
+    )
 
 
 def load_catalog(settings: Settings) -> Catalog:
@@ -223,6 +244,49 @@ def open_cyborg_driver(
         timeouts=Timeouts(read=settings.request_timeout_seconds),
     )
     return CyborgDriver(programmer, open_cyborg(settings), images, catalog)
+
+
+def open_site(settings: Settings) -> Site:
+    """What the doctor examines. Nothing is connected before it is looked at."""
+    from changeover.worker.adapters.service_http import (  # noqa: PLC0415 - see above
+        HttpService,
+        Timeouts,
+        open_region,
+    )
+    from changeover.worker.doctor.site import CloudUser, Site  # noqa: PLC0415 - the doctor's alone
+
+    limits = Timeouts(read=settings.request_timeout_seconds)
+    region = cache(lambda: open_region(settings.cloud))  # one session: one token for all
+
+    def api(service_type: str) -> HttpService | None:
+        if settings.cloud is not None:
+            return HttpService.of_region(service_type, service_type, *region(), timeouts=limits)
+        if service_type != "placement":
+            return None
+        endpoint = settings.placement_endpoint or _noted(settings, "placement_endpoint")
+        token = "admin"  # noqa: S105 - what noauth2 takes for an administrator; not a secret
+        return HttpService.noauth("Placement", service_type, endpoint, token=token, timeouts=limits)
+
+    def user() -> CloudUser | None:
+        if settings.cloud is None:
+            return None
+        return CloudUser(*HttpService.of_region("Keystone", "identity", *region()).user())
+
+    def database() -> Database:
+        require_database(settings)
+        return open_database(settings)
+
+    return Site(
+        settings=settings,
+        clock=SystemClock(),
+        open_catalog=lambda: load_catalog(settings),
+        open_database=database,
+        open_placement=lambda: open_placement(settings),
+        open_api=api,
+        open_user=user,
+        broker=lambda: broker_url(settings),
+        notifications=lambda: notification_url(settings),
+    )
 
 
 def make_world(settings: Settings) -> World:

@@ -275,6 +275,14 @@ class HttpService:
         with response:
             yield response
 
+    def user(self) -> tuple[str, str, frozenset[str]]:
+        """In whose name, of which project, with which roles it asks. Raises as a request does."""
+        self.authenticate()
+        session = self._adapter.session
+        auth: Any = session.auth  # Keystone's, as a cloud of clouds.yaml has
+        access = auth.get_access(session)  # what was just got
+        return str(access.username), str(access.project_name), frozenset(access.role_names)
+
     def authenticate(self) -> None:
         """Have a token and an endpoint at hand: a failure here proves that nothing was sent."""
         try:
