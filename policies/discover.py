@@ -101,6 +101,12 @@ def discover(catalog: Catalog, listing: Listing, known: Mapping[str, FoundDevice
     return Discovered(devices, unclear)
 
 
+def excluded(catalog: Catalog, name: str) -> bool:
+    """Whether a rule leaves out providers of that name on purpose."""
+    globs = [_globs(rule.exclude) for rule in catalog.discover.values()]
+    return any(found is not None and found.fullmatch(name) is not None for found in globs)
+
+
 def _lasting(rule: DiscoveryRule, own: Traits) -> Traits:
     """The rule's traits that programming does not change."""
     return frozenset(rule.traits) - own
@@ -182,7 +188,7 @@ class _Rules:
             if isinstance(part, Reason):
                 return part
         try:
-            return FoundDevice.model_validate(
+            device = FoundDevice.model_validate(
                 {
                     "name": _fitting(provider.name),
                     "provider": provider.uuid,
@@ -200,6 +206,11 @@ class _Rules:
                 "exclude it, or describe it under devices"
             )
             return Reason("discover.unusable", text, {"fields": sorted(wrong)})
+        problems = self.catalog.problems_of(device)
+        if problems:
+            text = f"{provider.name}, as discover.{rule.name} has it: {'; '.join(problems)}"
+            return Reason("discover.unfit", text, {"problems": problems})
+        return device
 
     def _model(self, rule: DiscoveryRule, provider: Provider) -> str | Reason:
         if rule.model is not None:

@@ -54,6 +54,8 @@ def look(world: World, *, full: bool | None = None) -> dict[str, int]:
         now = world.clock.now()
         if not tx.leases.acquire(LEASE, world.owner, now, LEASE_SECONDS):
             return {}
+        if full:
+            tx.leases.due(FULL, now, 0.0)  # counts as the one that is due
         if full is None:
             full = tx.leases.due(FULL, now, world.settings.full_refresh_seconds)
     try:

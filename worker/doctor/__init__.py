@@ -30,6 +30,7 @@ CHECKS: tuple[tuple[str, Examine], ...] = (
     ("notifications.queue", messages.notification_queue),
     ("notifications.seen", own.notifications_seen),
     ("notifications.unread", messages.unread_queues),
+    ("notifications.arrive", services.notifications_arrive),
     ("keystone", services.keystone),
     ("placement", services.placement),
     ("placement.retries", own.late_allocations),

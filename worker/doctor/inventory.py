@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from changeover.models.catalog import Device, Function
 from changeover.models.placement import ProviderState
 from changeover.models.states import FoundState
+from changeover.policies.discover import excluded
 from changeover.policies.offer import class_of, is_fenced, own_classes
 from changeover.worker.doctor.check import Check, fail, ok, skipped, some, warn
 from changeover.worker.doctor.site import Api, Site
@@ -101,7 +102,8 @@ def devices(site: Site) -> Iterator[Check]:
         said = f"Placement has the providers of all {len(site.devices)} devices"
         yield ok("devices.missing", said, **facts)
     ours = {device.provider for device in site.devices}
-    strange = sorted(listed[uuid].name for uuid in _programmable(site) & listed.keys() - ours)
+    programmable = (listed[uuid].name for uuid in _programmable(site) & listed.keys() - ours)
+    strange = sorted(name for name in programmable if not excluded(site.catalog, name))
     if strange:
         yield warn(
             "devices.undescribed",

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kombu import Connection
-from kombu.exceptions import KombuError
+from kombu.exceptions import InconsistencyError, KombuError
 
 from changeover.models.errors import Unreachable
 from changeover.worker.doctor.check import Check, fail, ok, skipped, warn
@@ -48,7 +48,7 @@ def notification_queue(site: Site) -> Iterator[Check]:
     with _connected(url) as connection:
         amqp = connection.transport.driver_type == "amqp"
         there = not amqp or _has_exchange(connection, exchange)
-        own = _length(connection, QUEUE)
+        own = _length(connection, QUEUE) if amqp else _bound_length(connection, exchange)
     if not there:
         yield fail(
             "notifications.exchange",
@@ -149,6 +149,17 @@ def _length(connection: Connection, queue: str) -> Length | None:
         return None
 
 
+def _bound_length(connection: Connection, exchange: str) -> Length | None:
+    """Our queue's length where kombu keeps bindings itself: there an empty queue is no queue."""
+    with connection.channel() as channel:
+        pulled = _amqp(channel)
+        try:
+            bound = any(queue == QUEUE for *_, queue in pulled.get_table(exchange))
+        except InconsistencyError:
+            bound = False
+        return Length(int(pulled._size(QUEUE)), 0) if bound else None  # noqa: SLF001 - no public one
+
+
 def _amqp(channel: Any) -> Any:
     """A channel with AMQP's own methods, which kombu's interface does not declare."""
     return channel
@@ -164,7 +175,9 @@ def _has_exchange(connection: Connection, exchange: str) -> bool:
 
 
 def _errors(connection: Connection) -> tuple[type[Exception], ...]:
-    return tuple(connection.connection_errors)
+    """What the transport raises when its connection is lost or refused."""
+    errors: tuple[type[Exception], ...] = connection.connection_errors  # type: ignore[assignment]  # kombu-stubs are wider
+    return (*errors, KombuError, OSError)
 
 
 @contextmanager
@@ -180,7 +193,7 @@ def _connected(url: str) -> Iterator[Connection]:
         try:
             connection.ensure_connection(max_retries=1, timeout=CONNECT_SECONDS)
             yield connection
-        except (KombuError, OSError, *_errors(connection)) as exc:
+        except _errors(connection) as exc:
             raise Unreachable(
                 f"{where} does not answer ({type(exc).__name__}): check that it runs, and that "
                 "URL, user and password are right"

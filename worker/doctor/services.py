@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
@@ -25,6 +26,11 @@ _PLACEMENT = {"OpenStack-API-Version": "placement 1.36"}
 _NOVA = {"OpenStack-API-Version": "compute 2.73"}
 
 SERVICES = ("identity", "placement", "compute", "image", "accelerator")
+DAY = 24 * 3600.0
+SERVERS_AT_ONCE = 50
+TELL_SECONDS = 60.0
+"""A failure so young may be told of this moment."""
+
 _ROLES = "docs/openstack.md names the roles and policies that suffice"
 
 
@@ -98,6 +104,54 @@ def compute_services(site: Site) -> Iterator[Check]:
         )
     else:
         yield ok(name, f"{len(hosts)} hosts with devices are up and enabled", **facts)
+
+
+def notifications_arrive(site: Site) -> Iterator[Check]:
+    """What Nova shows as failed for want of a host was told to the listener."""
+    name = "notifications.arrive"
+    query = [("all_tenants", "1"), ("status", "ERROR"), ("limit", str(SERVERS_AT_ONCE))]
+    newest = [("sort_key", "created_at"), ("sort_dir", "desc")]
+    answer = site.api("compute").request(
+        "GET", "/servers/detail", query=[*query, *newest], headers=_NOVA
+    )
+    if answer.status == HTTPStatus.FORBIDDEN:
+        rule = "os_compute_api:servers:detail:get_all_tenants"
+        yield _allowed(name, "Nova", "see the servers of all projects", answer, rule)
+        return
+    now = site.clock.now()
+    with site.database.read() as tx:
+        since = tx.events.first_heard()
+        failed = [
+            uuid
+            for uuid, at in _answered(answer).parse(_without_host)
+            if (since or now - DAY) < at < now - TELL_SECONDS
+        ]
+        untold = [
+            uuid
+            for uuid in failed
+            if all(event["source"] != "listener" for event in tx.events.of_server(uuid))
+        ]
+    if untold:
+        yield fail(
+            name,
+            f"Nova told nothing of {len(untold)} of {len(failed)} servers that found no host",
+            "see [oslo_messaging_notifications] driver = messagingv2 and [notifications] "
+            "notification_format in nova.conf, and that notification_url is Nova's broker",
+            servers=untold[:20],
+        )
+    elif failed:
+        yield ok(name, f"Nova told of all {len(failed)} latest servers that found no host")
+    else:
+        yield skipped(name, "no server has failed for want of a host lately")
+
+
+def _without_host(value: Any) -> list[tuple[str, float]]:
+    """Servers that found no host, with when they were made."""
+    return [
+        (server["id"], datetime.fromisoformat(server["created"]).timestamp())
+        for server in value["servers"]
+        if "No valid host" in server.get("fault", {}).get("message", "")
+    ]
 
 
 def glance(site: Site) -> Iterator[Check]:

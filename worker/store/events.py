@@ -54,6 +54,13 @@ class Events:
         )
         return None if found is None or found["at"] is None else float(found["at"])
 
+    def first_heard(self) -> float | None:
+        """When the first notification came from the listener, if ever."""
+        found = self.session.row(
+            select(func.min(EventRow.received_at).label("at")).where(EventRow.source == "listener")
+        )
+        return None if found is None or found["at"] is None else float(found["at"])
+
     def count(self) -> int:
         """How many events are stored."""
         row = self.session.row(select(func.count().label("n")).select_from(EventRow))

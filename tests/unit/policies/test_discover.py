@@ -188,6 +188,12 @@ def test_a_host_whose_name_is_none_is_reported() -> None:
     assert seen.unclear[child.uuid].facts == {"fields": ["host"]}
 
 
+def test_what_the_catalog_would_refuse_as_an_entry_is_reported() -> None:
+    seen = found({"all": {"model": "u50", "owner": "nova", "names": [FPGA.name]}})
+    assert reason(seen, FPGA) == "discover.unfit"
+    assert "owner" in seen.unclear[FPGA.uuid].text
+
+
 def test_deployables_give_the_address_and_the_owner() -> None:
     rules = {"fpgas": {"source": "cyborg", "model": "u50", "card": "parent"}}
     seen = found(rules, deployables={FPGA.uuid: "the-deployable"})
