@@ -7,7 +7,7 @@ from unit.balancing.backtest_support import example, run
 
 from changeover.policies.backtest.score import score
 from changeover.policies.balancing.default import DefaultKnobs, DefaultPolicy
-from changeover.policies.balancing.fleet import FleetState, News
+from changeover.policies.balancing.fleet import Arrival, Departure, FleetState, News
 from changeover.policies.balancing.policy import Decision
 from changeover.policies.balancing.reactive import Reactive
 from changeover.policies.balancing.shadow import Shadow
@@ -34,6 +34,33 @@ class Beside:
 def test_the_shadow_of_the_reference_is_the_reference(seed: int) -> None:
     boots, fleet = generate(SyntheticWorkload(days=1, devices=6, gang=0.2, residents=0), seed)
     run(boots, fleet, Beside, 10.0, 600.0)
+
+
+def test_a_server_that_gave_up_in_the_shadow_ends_nobody_else_there() -> None:
+    fleet = FleetState(["d0"], ["f"], [[2]], 120.0)
+    fleet.install(0, 0, 0.0)
+    fleet.place(0, 2)
+    shadow = Shadow(fleet, 60.0)
+    # In truth there was room: the boot starts at once and ends. In the shadow it gives up.
+    shadow.follow(1.0, News([Arrival(1.0, 7, 0, 1, failed=False)]))
+    shadow.follow(100.0, News(departures=[Departure(100.0, 7, 0, 1)]))
+    shadow.follow(200.0, News([Arrival(200.0, 8, 0, 1, failed=True)]))
+    assert shadow.waiting() == 1
+
+
+def test_a_server_that_gave_up_in_truth_is_held_in_the_shadow() -> None:
+    fleet = FleetState(["d0"], ["f"], [[1]], 10.0)
+    fleet.install(0, 0, 0.0)
+    shadow = Shadow(fleet, 60.0)
+    shadow.follow(0.0, News([Arrival(0.0, 1, 0, 1, failed=False)]))
+    shadow.follow(300.0, News([], [Departure(300.0, 1, 0, 1)]))
+    shadow.follow(400.0, News([Arrival(400.0, 2, 0, 1, failed=True)]))
+    shadow.follow(460.0, News(abandoned=[2]))
+    # Servers were held for 300 s: the one that gave up at 460 runs in the shadow until 760.
+    for time, waiting in ((650.0, 1), (760.0, 0)):
+        shadow.follow(time, News([Arrival(time, int(time), 0, 1, failed=True)]))
+        assert shadow.waiting() == waiting
+        shadow.follow(time + 60.0, News())
 
 
 @pytest.mark.parametrize("cell", [(10.0, 60.0), (120.0, 600.0)])
