@@ -86,7 +86,7 @@ class Board:
             self._changed(
                 boot.id,
                 f"{boot.state}{boot.reason.code}",
-                f"boot {boot.server[:8]} ({boot.name}): {boot.state}: {boot.reason.text}",
+                f"boot {_server(boot)} ({boot.name}): {boot.state}: {boot.reason.text}",
             )
 
     def _changed(self, key: str, state: str, line: str) -> None:
@@ -158,7 +158,7 @@ class Board:
         for column in ("server", "flavor", "state", "why"):
             table.add_column(column)
         for boot in snapshot.boots:
-            table.add_row(boot.server[:8], boot.name, str(boot.state), boot.reason.text)
+            table.add_row(_server(boot), boot.name, str(boot.state), boot.reason.text)
         return table
 
     def summary(self, snapshot: Snapshot) -> None:
@@ -167,6 +167,11 @@ class Board:
         for boot in reversed(snapshot.boots):
             took = (boot.finished_at or snapshot.at) - boot.received_at
             self._line(
-                f"  {boot.server[:8]} {boot.name:<12} {boot.state:<10} after {took:5.1f} s: "
+                f"  {_server(boot)} {boot.name:<12} {boot.state:<10} after {took:5.1f} s: "
                 f"{boot.reason.text}"
             )
+
+
+def _server(boot: Boot) -> str:
+    """The failed server; the boot itself where none failed."""
+    return (boot.server or boot.id)[:8]

@@ -84,7 +84,8 @@ def _boot(desk: Desk, out: Output, boot_id: str) -> None:
             for p in promises
             if p.changeover is not None and (c := tx.changeovers.get(p.changeover)) is not None
         ]
-        deeds, events = tx.audit.of(boot_id), tx.events.of_server(boot.server)
+        deeds = tx.audit.of(boot_id)
+        events = tx.events.of_server(boot.server) if boot.server is not None else []
         keeps = tx.keeps.standing(now, subject=boot_id)
         told = tx.callbacks.listed(boot=boot_id)
     preview = _preview(desk, boot) if boot.state in BOOT_WANTS else None
@@ -109,7 +110,8 @@ def _boot(desk: Desk, out: Output, boot_id: str) -> None:
         {
             "why": reason_text(boot.reason),
             "failed server": boot.server,
-            "successor": boot.successor,
+            "requested": _requested(boot),
+            "server" if boot.server is None else "successor": boot.successor,
             "flavor": boot.name,
             "project": boot.project,
             "asked for": described(boot.request),
@@ -136,7 +138,8 @@ def _boot(desk: Desk, out: Output, boot_id: str) -> None:
     if made:
         out.heading("changeovers for it")
         changeover_listing(desk, out, made, empty="")
-    out.heading("events of its server")
+    if events:
+        out.heading("events of its server")
     for event in events:
         out.line(
             f"  {moment(event['received_at'])}  {event['kind']} from {event['source']}: "
@@ -149,6 +152,14 @@ def _boot(desk: Desk, out: Output, boot_id: str) -> None:
             out.line(f"  no preview: {preview['error']['message']}")
         else:
             show_preview(out, preview)
+
+
+def _requested(boot: Boot) -> str | None:
+    """What was asked for, where no server failed."""
+    if boot.origin != "request" or boot.blueprint is None:
+        return None
+    whose = f"by trust {boot.trust}" if boot.trust else "by the service user's own role"
+    return f"server {boot.blueprint.name} for user {boot.user}, {whose}"
 
 
 def _for_whom(keep: Keep) -> str:

@@ -340,7 +340,7 @@ def boots(
         (
             {
                 "boot": short(b.id),
-                "server": short(b.server),
+                "server": short(b.server or b.successor),
                 "name": b.name,
                 "state": str(b.state),
                 "attempt": b.attempt,

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from changeover.models.blueprint import Blueprint
 from changeover.models.placement import ResourceRequest
 from changeover.models.reasons import Reason
 from changeover.models.states import BootState
 
+Origin = Literal["failure", "request"]
+"""Whether a server failed, or somebody asked for one that is created when it can succeed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Boot:
     """The row of a boot. Times are seconds since the epoch.
 
-    ``server`` is the failed server, which stays until its ``successor`` is active. ``attempt``
+    ``server`` is the failed server, which stays until its ``successor`` is active; ``None`` where
+    there is none, since the boot was asked for: then ``origin`` is ``request``. ``attempt``
     counts creates; together with ``id`` it makes the marker of each. ``failed_at`` is when the
     owner's boot failed first: its age counts from there, however often it is put back.
     ``blueprint`` is what its server is created from, kept from before the first create on.
     ``removed_at`` is when Changeover set out to delete the failed server ahead of its successor:
-    from then on its absence says nothing about its owner's wish.
+    from then on its absence says nothing about its owner's wish. ``trust`` is the Keystone trust
+    that was given for a request, ``submission`` what makes it the same if it is sent twice.
     """
 
     id: str
-    server: str
+    server: str | None
     project: str
     user: str
     name: str
@@ -46,6 +52,9 @@ class Boot:
     lease_until: float = 0.0
     blueprint: Blueprint | None = None
     removed_at: float | None = None
+    origin: Origin = "failure"
+    trust: str | None = None
+    submission: str | None = None
 
     @property
     def marker(self) -> str:

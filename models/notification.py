@@ -7,29 +7,21 @@ of credentials (``_context_auth_token``) is never read, kept or shown.
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
-from changeover.models.errors import Invalid
 from changeover.models.flavor import RequestSpec, Text, TextMap, Wire
-
-MAX_BYTES = 1024 * 1024
-"""Longest body that is parsed, in bytes. Real ones have about 6 KB."""
-
-MAX_DEPTH = 32
-"""Deepest nesting of objects and lists. Real ones have about 12."""
+from changeover.models.limited_json import load, refuse, shown
 
 CAPACITY_FAILURES = frozenset({"NoValidHost"})
 """Exceptions of a failed build that capacity could have prevented (``_Remote`` is cut off)."""
 
-_INTEGER_DIGITS = 20  # more than 64 bits need; int() is quadratic in the number of digits
 _UUID = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 
 
@@ -102,7 +94,7 @@ def parse_notification(body: bytes | str) -> Notification:
 
     Raises ``Invalid`` (one line, at most 300 characters) for whatever is not of the form.
     """
-    message = _message(_load(body, "body"))
+    message = _message(load(body, "body"))
     event_type = _validate(_TypeWire, message).event_type
     if event_type == "compute_task.build_instances.error":
         return _build_failed(event_type, message)
@@ -122,7 +114,7 @@ def _build_failed(event_type: str, message: Mapping[str, Any]) -> Notification:
         return Ignored(event_type, "no exception is given: not known to be for want of capacity")
     exception = payload.reason.exception.removesuffix("_Remote")
     if exception not in CAPACITY_FAILURES:
-        return Ignored(event_type, f"failed by {_shown(exception)}, not for want of capacity")
+        return Ignored(event_type, f"failed by {shown(exception)}, not for want of capacity")
     spec = payload.request_spec
     return BuildFailed(
         message_id=wire.message_id,
@@ -224,13 +216,13 @@ def _validate(form: type[_WireT], message: Mapping[str, Any]) -> _WireT:
         # Only the place and the rule are shown: inputs may hold what must not be logged.
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         path = ".".join(str(part) for part in first["loc"])
-        _refuse(f"{path}: {first['msg'].removeprefix('Value error, ')}")
+        refuse(f"{path}: {first['msg'].removeprefix('Value error, ')}")
 
 
 def _unwrapped(message: Mapping[str, Any]) -> Mapping[str, Any]:
     payload = message.get("payload")
     if not isinstance(payload, dict) or "nova_object.data" not in payload:
-        _refuse("payload: is not of the versioned form (no nova_object.data)")
+        refuse("payload: is not of the versioned form (no nova_object.data)")
     return {**message, "payload": _plain(payload)}
 
 
@@ -245,90 +237,11 @@ def _plain(value: Any) -> Any:
     return value
 
 
-# ---------------------------------------------------------------- JSON, with limits
-
-
 def _message(outer: object) -> Mapping[str, Any]:
     """The message itself, out of its envelope if it has one."""
     if isinstance(outer, dict) and "oslo.message" in outer:
         inner = outer["oslo.message"]
-        outer = inner if isinstance(inner, dict) else _load(inner, "oslo.message")
+        outer = inner if isinstance(inner, dict) else load(inner, "oslo.message")
     if not isinstance(outer, dict):
-        _refuse("body: is not a JSON object")
+        refuse("body: is not a JSON object")
     return outer
-
-
-def _load(body: object, where: str) -> object:
-    if not isinstance(body, bytes | str):
-        _refuse(f"{where}: is neither bytes nor text")
-    if len(body) > MAX_BYTES:
-        _refuse(f"{where}: is longer than {MAX_BYTES} bytes")
-    try:
-        text = body if isinstance(body, str) else body.decode("utf-8")
-        value = json.loads(
-            text,
-            object_pairs_hook=_no_duplicates,
-            parse_int=_integer,
-            parse_float=_number,
-            parse_constant=_constant,
-        )
-    except UnicodeDecodeError as error:
-        _refuse(f"{where}: is not UTF-8 at byte {error.start}")
-    except RecursionError:
-        _refuse(f"{where}: is nested deeper than {MAX_DEPTH}")
-    except json.JSONDecodeError as error:
-        _refuse(f"{where}: is not JSON: {error.msg} at character {error.pos}")
-    except ValueError as error:  # the hooks below
-        _refuse(f"{where}: {error}")
-    _limit_depth(value, where)
-    return value
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {_shown(twice)} is there twice")
-    return found
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > _INTEGER_DIGITS:
-        raise ValueError(f"holds an integer of more than {_INTEGER_DIGITS} digits")
-    return int(digits)
-
-
-def _number(digits: str) -> float:
-    value = float(digits)
-    if value in (float("inf"), float("-inf")):
-        raise ValueError("holds a number that is too large")
-    return value
-
-
-def _constant(name: str) -> NoReturn:
-    raise ValueError(f"holds {name}, which is not JSON")
-
-
-def _limit_depth(value: object, where: str) -> None:
-    level: list[object] = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [
-            child
-            for item in level
-            if isinstance(item, dict | list)
-            for child in (item.values() if isinstance(item, dict) else item)
-        ]
-        if not level:
-            return
-    _refuse(f"{where}: is nested deeper than {MAX_DEPTH}")
-
-
-def _shown(text: str) -> str:
-    """Text from outside, fit for one line of ASCII."""
-    return text[:80].encode("unicode_escape").decode("ascii")
-
-
-def _refuse(reason: str) -> NoReturn:
-    # Names in the reason may come from outside: keep it one line that every log can take.
-    raise Invalid(reason.encode("unicode_escape").decode("ascii")[:300]) from None

@@ -134,7 +134,7 @@ class BootRow(Base):
 
     __tablename__ = "boots"
     id: Mapped[str] = mapped_column(Id, primary_key=True)
-    server: Mapped[str] = mapped_column(Id, unique=True)
+    server: Mapped[str | None] = mapped_column(Id, unique=True)
     project: Mapped[str] = mapped_column(String(255), index=True)
     user: Mapped[str] = mapped_column(String(255))
     name: Mapped[str] = mapped_column(String(255))
@@ -157,6 +157,9 @@ class BootRow(Base):
     lease_until: Mapped[float]
     blueprint: Mapped[Blueprint | None] = mapped_column(Stored(Blueprint))
     removed_at: Mapped[float | None]
+    origin: Mapped[str] = mapped_column(String(16))
+    trust: Mapped[str | None] = mapped_column(String(64))
+    submission: Mapped[str | None] = mapped_column(String(48), unique=True)
     __table_args__ = (Index("ix_boots_state_wake", "state", "wake_at"),)
 
 

@@ -23,24 +23,25 @@ log = structlog.get_logger(__name__)
 def absorb(world: World) -> int:
     """End boots that are another boot's successor; returns how many."""
     with world.database.read() as tx:
-        fresh = tx.boots.in_states([BootState.RECEIVED])
+        received = tx.boots.in_states([BootState.RECEIVED])
+        fresh = [(b, b.server) for b in received if b.server is not None]
         creating = {b.project for b in tx.boots.in_states([BootState.CREATING])}
-        owners = {b.id: tx.boots.of_successor(b.server) for b in fresh}
+        owners = {b.id: tx.boots.of_successor(server) for b, server in fresh}
     absorbed = 0
-    for boot in fresh:
+    for boot, server in fresh:
         owner = owners[boot.id]
         # Only while a create of the same project is unanswered may a marker say what no row does.
         owner_id = owner.id if owner is not None else None
         if owner_id is None and boot.project in creating:
-            owner_id = _by_marker(world, boot)
+            owner_id = _by_marker(world, server)
         if owner_id is not None and owner_id != boot.id:
             absorbed += _end(world, boot, owner_id)
     return absorbed
 
 
-def _by_marker(world: World, boot: Boot) -> str | None:
+def _by_marker(world: World, uuid: str) -> str | None:
     try:
-        server = world.servers.get(boot.server)
+        server = world.servers.get(uuid)
     except ChangeoverError as exc:
         log.warning("absorb.servers_silent", why=exc.message)
         return None

@@ -21,6 +21,7 @@ from changeover.worker.ports.accelerators import Accelerators
 from changeover.worker.ports.clock import Clock
 from changeover.worker.ports.placement import PlacementTenant
 from changeover.worker.ports.programmer import Programmer
+from changeover.worker.ports.requester import Requester
 from changeover.worker.ports.servers import Servers
 from changeover.worker.ports.webhook import Webhook
 from changeover.worker.settings import Settings
@@ -188,6 +189,40 @@ def open_simulated_servers(
         emit,
         accelerators=SimulatedAccelerators(lambda: load_catalog(settings)),
     )
+
+
+def open_requester(
+    settings: Settings, *, cloud: str | None, project: str | None, user: str | None
+) -> Requester:
+    """Whoever asks for servers: somebody of clouds.yaml, else the service user for others."""
+    if settings.embedded_cloud:
+        if cloud is not None:
+            raise Invalid("--os-cloud: the simulated cloud has no Keystone; use --project, --user")
+        from changeover.worker.simulator.requester import (  # noqa: PLC0415 - see above
+            SimulatedRequester,
+        )
+
+        servers = open_simulated_servers(settings, open_placement(settings), SystemClock())
+        return SimulatedRequester(servers, project or "demo", user or "alice")
+    from changeover.worker.adapters.requester_openstack import (  # noqa: PLC0415 - see above
+        OpenStackRequester,
+        ServiceRequester,
+    )
+    from changeover.worker.adapters.service_http import Timeouts  # noqa: PLC0415 - see above
+
+    limits = Timeouts(read=settings.request_timeout_seconds)
+    service = settings.cloud or ""
+    if cloud is not None:
+        return OpenStackRequester(
+            cloud, trustee_cloud=service, roles=settings.trust_roles, timeouts=limits
+        )
+    if project is None:
+        raise Invalid(
+            "say in whose name: --os-cloud NAME (you, as in clouds.yaml), or as an operator "
+            "--project ID and --user ID"
+        )
+    servers_port = open_servers(settings, open_placement(settings), SystemClock())
+    return ServiceRequester(service, servers_port.authority, project, user, timeouts=limits)
 
 
 def open_webhook(settings: Settings) -> Webhook:

@@ -19,11 +19,12 @@ def complete(world: World) -> int:
     cannot be reached: then nothing is judged yet. A boot whose server is gone is cancelled.
     """
     with world.database.read() as tx:
-        silent = [b for b in tx.boots.in_states([BootState.RECEIVED]) if not b.request.groups]
+        received = tx.boots.in_states([BootState.RECEIVED])
+        silent = [(b, b.server) for b in received if not b.request.groups and b.server is not None]
     completed = 0
-    for boot in silent:
+    for boot, server in silent:
         try:
-            asked = world.servers.asked(boot.server)
+            asked = world.servers.asked(server)
         except (Refuse, AskOperator) as exc:
             log.warning("complete.not_told", boot=boot.id, why=exc.message)
             continue

@@ -118,10 +118,11 @@ def _ready(world: World, boot: Boot) -> Boot:
     What the successor is made of is journaled with the attempt: nothing that happens to the failed
     server afterwards can lose it.
     """
-    if world.settings.recreated == "never":
+    if boot.server is not None and world.settings.recreated == "never":
         return leave_to_owner(world, boot, "servers are not created here (recreate = never)")
     changes: dict[str, Any] = {}
-    if boot.removed_at is None:
+    # Nothing failed where somebody asked for the server: its blueprint came with the request.
+    if boot.server is not None and boot.removed_at is None:
         failed = world.servers.get(boot.server)
         if failed is None:
             return _give_back(world, boot, BootState.CANCELLED, _OWNER_DELETED)
@@ -214,6 +215,8 @@ def _whose(world: World, boot: Boot, failed: Server) -> str | None:
 def _creating(world: World, boot: Boot) -> Boot:
     """Taken up after a crash, or after an answer that never came."""
     if boot.sent_at is None:
+        if boot.server is None:
+            return _send(world, boot)
         if boot.removed_at is not None:
             # Journaled before it was done: whether it was done yet, nobody knows.
             try:
@@ -289,8 +292,9 @@ def _send(world: World, boot: Boot) -> Boot:
             boot = tx.boots.postpone(boot, boot.wake_at, boot.reason, sent_at=None)
         raise
     except QuotaExceeded as exc:
-        if world.settings.delete_failed == "for-quota" and boot.removed_at is None:
-            return _make_room(world, boot, exc)
+        may = world.settings.delete_failed == "for-quota" and boot.removed_at is None
+        if may and boot.server is not None:
+            return _make_room(world, boot, boot.server, exc)
         return _refused(world, boot, exc)
     except (Refuse, AskOperator) as exc:
         return _refused(world, boot, exc)
@@ -309,7 +313,7 @@ def _send(world: World, boot: Boot) -> Boot:
     raise Reread(f"boot {boot.id} went on without this worker", boot=boot.id)
 
 
-def _make_room(world: World, boot: Boot, refused: QuotaExceeded) -> Boot:
+def _make_room(world: World, boot: Boot, failed: str, refused: QuotaExceeded) -> Boot:
     """The owner's quota has no room for both: delete the failed server first, then create.
 
     That it is meant to be deleted is journaled before it is: from then on its absence is our doing
@@ -320,7 +324,7 @@ def _make_room(world: World, boot: Boot, refused: QuotaExceeded) -> Boot:
         now = world.clock.now()
         boot = tx.boots.postpone(boot, boot.wake_at, boot.reason, sent_at=None, removed_at=now)
     try:
-        there = world.servers.delete(boot.server)
+        there = world.servers.delete(failed)
     except (Refuse, AskOperator) as exc:
         return _kept(world, boot, exc)
     if not there:
@@ -357,8 +361,8 @@ def _building(world: World, boot: Boot) -> Boot:
         )
     if server.status is ServerStatus.ACTIVE:
         return _booted(world, boot, server)
-    if server.status is ServerStatus.BUILD and boot.removed_at is None:
-        ended = _unwanted(world, boot, server)
+    if server.status is ServerStatus.BUILD and boot.server and boot.removed_at is None:
+        ended = _unwanted(world, boot, boot.server, server)
         if ended is not None:
             return ended
     if server.status is ServerStatus.ERROR:
@@ -373,9 +377,9 @@ def _building(world: World, boot: Boot) -> Boot:
     return boot
 
 
-def _unwanted(world: World, boot: Boot, building: Server) -> Boot | None:
+def _unwanted(world: World, boot: Boot, failed: str, building: Server) -> Boot | None:
     """End the boot if its owner deleted the failed server while the successor is still built."""
-    if world.servers.get(boot.server) is not None:
+    if world.servers.get(failed) is not None:
         return None
     world.servers.delete(building.uuid)
     return _give_back(world, boot, BootState.CANCELLED, _OWNER_DELETED)
@@ -387,7 +391,7 @@ def _booted(world: World, boot: Boot, server: Server) -> Boot:
     In this order a crash in between only tidies twice. A cloud that forbids it does not undo the
     success; one that does not answer is asked again.
     """
-    if boot.removed_at is None:
+    if boot.server is not None and boot.removed_at is None:
         try:
             world.servers.link(boot.server, {REPLACED_BY: server.uuid})
             if world.settings.delete_failed != "never":

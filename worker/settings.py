@@ -128,6 +128,11 @@ class Settings(BaseSettings):
         gt=0.0,
         description="after so long no create call that was not answered can be at work in Nova",
     )
+    trust_roles: tuple[str, ...] = Field(
+        default=("member",),
+        min_length=1,
+        description="roles that whoever asks for a server hands to the service user, by a trust",
+    )
     settle_seconds: float = Field(
         default=10.0, ge=0.0, description="wait between fence and programming"
     )

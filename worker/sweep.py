@@ -53,7 +53,7 @@ def sweep(world: World) -> dict[str, int]:
         found["stuck_changeovers"] = _stuck_changeovers(world, tx, now)
         found["stuck_boots"] = _stuck_boots(tx, now)
         found["promises_broken"] = _broken_promises(tx, now)
-        found["expired"] = _expire(world, tx, now)
+        found["expired"] = _expire(tx, now)
         found["holds_lapsed"] = _lapse(tx, now)
         if lapsed := tx.keeps.lapse(now):
             tx.boots.wake(now)
@@ -184,7 +184,7 @@ def _broken_promises(tx: Tx, now: float) -> int:
     return broken
 
 
-def _expire(world: World, tx: Tx, now: float) -> int:
+def _expire(tx: Tx, now: float) -> int:
     """Patience is over for those that wait; what is being made for a boot is still tried."""
     expired = 0
     for boot in tx.boots.in_states([BootState.WAITING, BootState.RECEIVED]):
@@ -192,7 +192,7 @@ def _expire(world: World, tx: Tx, now: float) -> int:
             continue
         reason = Reason(
             boot.reason.code,
-            f"not to be had within {world.settings.patience_seconds:.0f} s: {boot.reason.text}",
+            f"not to be had within {boot.expires_at - boot.received_at:.0f} s: {boot.reason.text}",
             dict(boot.reason.facts),
         )
         try:

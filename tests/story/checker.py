@@ -201,8 +201,10 @@ class Checker:
                 self.seen["created again"] += 1
                 if self.creates[facts[MARKER]] > 1:
                     self._blame(event, f"4: two creates with the marker {facts[MARKER]}")
-            if REPLACES in facts:
-                self.replaces[server] = facts[REPLACES]
+            if MARKER in facts:
+                # Where no server failed, all that is made for a boot is made in the boot's place.
+                asked_for = facts[MARKER].partition(".")[0]
+                self.replaces[server] = facts.get(REPLACES, asked_for)
                 if not self.paused_creates:
                     self._doubled(event, self._root(server))
         elif what == "active":
@@ -346,7 +348,7 @@ class Checker:
             elif len(ends[boot.id]) != 1:
                 self._blame(None, f"4: boot {boot.id} has {len(ends[boot.id])} outcomes")
             self.seen[f"boot {boot.state}: {boot.reason.code}"] += 1
-            alive = [s for s in self.successors(boot.server) if self.status[s] in ALIVE]
+            alive = [s for s in self.successors(boot.server or boot.id) if self.status[s] in ALIVE]
             if boot.state is BootState.BOOTED:
                 claims[str(boot.successor)].append(boot.id)
                 if boot.successor not in self.replaces:

@@ -25,6 +25,7 @@ class Scenario:
 
 SCENARIOS = [
     Scenario("fenced", lambda cloud: cloud.fail_boot("vgpu.8q")),
+    Scenario("request", lambda cloud: cloud.request("vgpu.8q")),
     Scenario("several", lambda cloud: cloud.fail_boot("fpga.aes", count=2)),
     Scenario(
         "card",
@@ -88,7 +89,7 @@ def test_killed_at_every_boundary(scenario: Scenario, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("scenario", SCENARIOS if LONG else SCENARIOS[:1], ids=lambda s: s.name)
+@pytest.mark.parametrize("scenario", SCENARIOS if LONG else SCENARIOS[:2], ids=lambda s: s.name)
 def test_one_fault_at_every_remote_call(scenario: Scenario, kind: str, tmp_path: Path) -> None:
     number = 0
     while True:

@@ -26,8 +26,10 @@ from sqlalchemy import Engine, select
 from story.checker import Checker
 from story.witness import Witness, WitnessedCards, WitnessedPlacement, WitnessedServers
 
+from changeover.models.blueprint import Blueprint
 from changeover.models.catalog import Catalog
 from changeover.models.errors import ChangeoverError
+from changeover.models.server_request import ServerRequest
 from changeover.models.states import ChangeoverState
 from changeover.models.tables import Base, HintRow
 from changeover.policies import choose
@@ -46,8 +48,10 @@ from changeover.worker.simulator import fleet as fleet_module
 from changeover.worker.simulator.accelerators import SimulatedAccelerators
 from changeover.worker.simulator.clock import VirtualClock
 from changeover.worker.simulator.fleet import Shape, build_fleet, describe_fleet
+from changeover.worker.simulator.requester import SimulatedRequester
 from changeover.worker.simulator.wire import envelope
 from changeover.worker.store import Database, Hint, Tx
+from changeover.worker.submit import Submitted, Terms, submit
 from changeover.worker.sweep import sweep
 from changeover.worker.world import World
 
@@ -412,6 +416,14 @@ class Cloud:
         servers = self.servers.boot("wanted", flavor, **kwargs)
         self.tell_all()
         return servers
+
+    def request(self, flavor: str, count: int = 1) -> Submitted:
+        """Somebody asks for servers that are created when they can succeed."""
+        somebody = SimulatedRequester(self.servers, "demo", "alice")
+        fields = {"name": "asked", "flavor": flavor, "image": "tiny", "networks": "auto"}
+        asked = ServerRequest(Blueprint.parse(fields), count)
+        terms = Terms(self.settings.patience_seconds)
+        return submit(self.database, self.clock, somebody, asked, terms)
 
     def tell_all(self) -> None:
         """Deliver every notification, in order."""

@@ -169,9 +169,13 @@ class SimulatedServers:
             )
 
     def flavor(self, name: str) -> Flavor:
-        """The flavor of that name; raises ``NotFound``."""
+        """The flavor of that name or id; raises ``NotFound``."""
         with self._tx() as db:
-            row = db.execute("SELECT body FROM flavors WHERE name = ?", (name,)).fetchone()
+            row = db.execute(
+                "SELECT body FROM flavors WHERE name = ? OR json_extract(body, '$.flavorid') = ?"
+                " ORDER BY name = ? DESC",
+                (name, name, name),
+            ).fetchone()
         if row is None:
             raise NotFound(f"no flavor {name}", flavor=name)
         return Flavor.model_validate_json(row["body"])
@@ -182,6 +186,12 @@ class SimulatedServers:
             db.execute(
                 "INSERT OR REPLACE INTO images VALUES (?, ?)", (image, json.dumps(list(traits)))
             )
+
+    def image_traits(self, image: str) -> tuple[str, ...]:
+        """The traits that the image's servers need; see :meth:`add_image`."""
+        with self._tx() as db:
+            row = db.execute("SELECT traits FROM images WHERE id = ?", (image,)).fetchone()
+        return () if row is None else tuple(json.loads(row["traits"]))
 
     def set_host(self, host: str, *, up: bool = True, zone: str | None = None) -> None:
         """Whether the host's compute service is up, and its availability zone."""
@@ -464,11 +474,7 @@ class SimulatedServers:
             )
 
     def _spec(self, blueprint: Blueprint, count: int) -> RequestSpec:
-        with self._tx() as db:
-            row = db.execute(
-                "SELECT traits FROM images WHERE id = ?", (blueprint.image,)
-            ).fetchone()
-        traits = () if row is None else tuple(json.loads(row["traits"]))
+        traits = () if blueprint.image is None else self.image_traits(blueprint.image)
         return RequestSpec(
             flavor=self.flavor(blueprint.flavor),
             image=Image(id=blueprint.image, properties=ImageProperties(traits_required=traits)),

@@ -37,7 +37,7 @@ class Boots:
         self.session = session
 
     def add(self, boot: Boot) -> bool:
-        """Store a new boot; ``False`` if its server already has one."""
+        """Store a new boot; ``False`` if its server, or its submission, already has one."""
         statement = self.session.insert(BootRow).values(**columns_of(boot))
         added = self.session.row(statement.on_conflict_do_nothing().returning(BootRow.id))
         if added is not None:
@@ -88,6 +88,15 @@ class Boots:
             .order_by(case((BootRow.successor == server, 0), else_=1))
         )
         return None if row is None else Boot(**row)
+
+    def of_submission(self, submission: str) -> list[Boot]:
+        """The boots of one submitted request, in order; see :mod:`changeover.worker.submit`."""
+        rows = self.session.rows(
+            select(BootRow.__table__)
+            .where(BootRow.submission.startswith(f"{submission}."))
+            .order_by(BootRow.submission)
+        )
+        return [Boot(**row) for row in rows]
 
     def of_successor(self, server: str) -> Boot | None:
         """The boot whose successor this is."""

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from changeover.models.boot import Boot, BootPromise
 from changeover.models.changeover import Changeover
 from changeover.models.errors import Busy, Reread, Retry, Unreachable
-from changeover.models.notification import MAX_BYTES, MAX_DEPTH
+from changeover.models.limited_json import MAX_BYTES, MAX_DEPTH
 from changeover.models.reasons import Reason
 from changeover.models.states import BootState, ChangeoverState
 from changeover.models.tables import Base, BootRow
