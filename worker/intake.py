@@ -218,7 +218,7 @@ class Intake:
         asked = (
             FlavorRequest(ResourceRequest(groups=()))
             if failed.spec is None
-            else request_of_spec(failed.spec)
+            else request_of_spec(failed.spec, self.settings.request_filters)
         )
         # An event that was long on its way is as old as it says, but never from the future.
         failed_at = min(failed.timestamp, now) if failed.timestamp > 0 else now

@@ -33,6 +33,7 @@ from pydantic_settings import (
 
 from changeover.models.callback import DEFAULT, CallbackTarget
 from changeover.models.errors import Invalid
+from changeover.policies.hardware import RequestFilter
 
 FILES = (Path("changeover.toml"), Path("/etc/changeover/changeover.toml"))
 
@@ -147,6 +148,11 @@ class Settings(BaseSettings):
     )
     patience_seconds: float = Field(
         default=3600.0, gt=0.0, description="how long a failed boot is tried to be rescued"
+    )
+    request_filters: tuple[RequestFilter, ...] = Field(
+        default=(),
+        description="optional request filters that Nova's scheduler has switched on: image_type, "
+        "image_metadata",
     )
     max_attempts: int = Field(default=5, ge=1, description="creates for one failed boot")
     hold_seconds: float = Field(
