@@ -15,7 +15,7 @@ from changeover.models.planning import Budgets, DeviceView
 from changeover.models.reasons import Reason
 from changeover.models.states import CHANGEOVER_MOVING, ChangeoverState
 from changeover.policies.backoff import backoff
-from changeover.policies.offer import class_of, slots_of
+from changeover.policies.offer import class_of, constant_offer, slots_of
 from changeover.worker.store.devices import DeviceRecord, by_provider
 from changeover.worker.world import World
 
@@ -108,6 +108,15 @@ class Capacity:
         record = self.ledger.records.get(device.provider)
         return self.world.catalog.functions.get(record.function or "") if record else None
 
+    def _shown(self, device: Device) -> tuple[str, int] | None:
+        """The class and slots that Placement shows of the device; ``None``: none, it is empty."""
+        model, function = self.world.model(device), self._function(device)
+        if function is None and device.owner != "changeover":
+            return constant_offer(model, self.world.catalog)
+        rc = class_of(function, model) if function is not None else model.resource_class
+        slots = slots_of(function, model)
+        return (rc, slots) if rc is not None and slots else None
+
     def _list_idle(self) -> frozenset[str]:
         """Ask for the whole capacity of each kind of device: that lists exactly the idle ones.
 
@@ -116,15 +125,10 @@ class Capacity:
         """
         sizes: dict[tuple[str, int], set[str]] = defaultdict(set)
         for device in self.world.catalog.devices:
-            model = self.world.model(device)
-            function = self._function(device)
-            slots = slots_of(function, model)
             known = device.provider in self.ledger.records
-            if not known or device.provider in self.ledger.live or slots == 0:
-                continue
-            rc = class_of(function, model) if function is not None else model.resource_class
-            if rc is not None:
-                sizes[rc, slots].add(device.provider)
+            shown = self._shown(device)
+            if known and shown is not None and device.provider not in self.ledger.live:
+                sizes[shown].add(device.provider)
         kinds = sorted(sizes)
         listed = self.world.concurrently(
             lambda size: self.world.placement.providers(resources={size[0]: size[1]}), kinds
@@ -216,7 +220,7 @@ class Capacity:
                 return Reason(
                     "device.card_changing", f"{other.name} on the same card is being programmed"
                 )
-            if slots_of(self._function(other), self.world.model(other)) == 0:
+            if self._shown(other) is None:
                 continue
             if other.provider in self.ledger.released:
                 # Closed, so that no list of free capacity has it: the fence will see whether it

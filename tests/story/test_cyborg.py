@@ -393,6 +393,19 @@ def test_a_count_that_changed_is_not_published(cloud: Cloud) -> None:
     assert not cloud.is_open()
 
 
+def test_an_empty_card_that_is_in_use_is_not_touched(cloud: Cloud) -> None:
+    """It shows its slots whatever it holds: a server may have them that asks for no function."""
+    assert cloud.placement.claim(str(uuid4()), {CARD: {"FPGA": 1}}, project="p", user="u")
+    generation = cloud.placement.state(CARD).generation
+    cloud.operator.program("aes", device="card", when="now-or-fail")
+    judge(cloud.world)
+    with cloud.database.read() as tx:
+        (task,) = tx.tasks.all()
+        assert not tx.changeovers.latest()
+    assert task.reason.code == "unmet.no_device"
+    assert cloud.placement.state(CARD).generation == generation
+
+
 def test_cyborgs_write_between_ours_is_no_harm(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
