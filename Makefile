@@ -42,7 +42,7 @@ lint: $(VENV)/.installed-dev ## Check style, types and the layers' direction
 	$(BIN)/mypy -p changeover
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.installed-dev ## Measure reaction, intake and memory
+bench: $(VENV)/.installed-dev ## Measure reaction, intake, refresh and memory
 	$(BIN)/python -m bench $(ARGS)
 
 faults: $(VENV)/.installed-dev ## Maltreat real processes and judge what happened; ARGS="--size long"

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-BENCHES = ("reaction", "intake", "memory", "planner", "backtest")
+BENCHES = ("reaction", "intake", "memory", "refresh", "planner", "backtest")
 
 
 def main() -> int:

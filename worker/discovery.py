@@ -8,6 +8,7 @@ class only what is free.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -30,6 +31,9 @@ from changeover.worker.store.discovered import DiscoveredRecord, devices_in
 from changeover.worker.world import World
 
 log = structlog.get_logger(__name__)
+
+NAMED = 10
+"""How many are named in a log line."""
 
 Records = Mapping[str, DiscoveredRecord]
 Classes = Mapping[str, frozenset[str]]
@@ -166,7 +170,7 @@ def _write(
         dated = replace(row, since=old.since if old is not None and same_state else now)
         if dated != old:
             changed.append(dated)
-            _tell(old, dated)
+    _tell(records, changed)
     tx.discovered.put(changed)
     tx.discovered.forget(records.keys() - fresh.keys())
     before, after = devices_in(records.values()), devices_in(fresh.values())
@@ -178,14 +182,15 @@ def _write(
     return world
 
 
-def _tell(old: DiscoveredRecord | None, row: DiscoveredRecord) -> None:
-    """Log what a person may want to know, once."""
-    if old is not None and old.state is row.state and old.reason == row.reason:
-        return
-    why = None if row.reason is None else row.reason.text
-    if row.state is FoundState.FOUND:
-        log.info("device.found", device=row.name, provider=row.provider)
-    elif row.state is FoundState.GONE:
-        log.warning("device.gone", device=row.name, provider=row.provider, why=why)
-    elif row.state is FoundState.UNCLEAR:
-        log.warning("device.unclear", device=row.name, provider=row.provider, why=why)
+def _tell(records: Mapping[str, DiscoveredRecord], changed: Sequence[DiscoveredRecord]) -> None:
+    """Log what a person may want to know, once, and in one line however many there are."""
+    news: dict[FoundState, list[str]] = defaultdict(list)
+    for row in changed:
+        old = records.get(row.provider)
+        if old is None or (old.state, old.reason) != (row.state, row.reason):
+            news[row.state].append(row.name if row.reason is None else row.reason.text)
+    for state, said in news.items():
+        if state is FoundState.FOUND:
+            log.info("devices.found", count=len(said), devices=said[:NAMED])
+        elif state is not FoundState.OTHER:
+            log.warning(f"devices.{state}", count=len(said), why=said[:NAMED])

@@ -117,7 +117,7 @@ def _note_freed(
 def refresh(world: World, devices: Sequence[Device] | None = None) -> int:
     """Read devices (all of them by default) and record what they offer; returns how many.
 
-    Several are read at once, while what was read before is written. One that cannot be read is
+    Several are read at once, and many are written in one transaction. One that cannot be read is
     recorded as troubled, and stops none of the others.
     """
     wanted = list(world.catalog.devices if devices is None else devices)
