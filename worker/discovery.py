@@ -192,5 +192,7 @@ def _tell(records: Mapping[str, DiscoveredRecord], changed: Sequence[DiscoveredR
     for state, said in news.items():
         if state is FoundState.FOUND:
             log.info("devices.found", count=len(said), devices=said[:NAMED])
-        elif state is not FoundState.OTHER:
-            log.warning(f"devices.{state}", count=len(said), why=said[:NAMED])
+        elif state is FoundState.GONE:
+            log.warning("devices.gone", count=len(said), why=said[:NAMED])
+        elif state is FoundState.UNCLEAR:
+            log.warning("devices.unclear", count=len(said), why=said[:NAMED])
