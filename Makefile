@@ -48,6 +48,9 @@ bench: $(VENV)/.installed-dev ## Measure reaction, intake, refresh and memory
 faults: $(VENV)/.installed-dev ## Maltreat real processes and judge what happened; ARGS="--size long"
 	$(BIN)/python tests/faults/battery.py $(ARGS)
 
+fuzz: $(VENV)/.installed-dev ## Fuzz intake and catalog; ARGS="--inputs 1000000 --state FILE" goes on
+	$(BIN)/python tests/faults/fuzz.py $(ARGS)
+
 lock: $(VENV)/.made ## Write the lock files anew, with the newest versions allowed
 	$(PIP) install --upgrade uv
 	$(LOCK) pyproject.toml --extra embedded --group build --output-file requirements.lock

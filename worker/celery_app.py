@@ -71,7 +71,10 @@ def make_app(settings: Settings) -> Celery:
             REFRESH: {"queue": SWEEP_QUEUE},
             DELIVER: {"queue": CALLBACK_QUEUE},
         },
-        task_publish_retry=False,
+        # Once: it makes the connection anew. Without, beat goes on for ever with the dead
+        # connection of a RabbitMQ that was restarted.
+        task_publish_retry=True,
+        task_publish_retry_policy={"max_retries": 1, "interval_start": 0.0, "interval_step": 0.0},
         broker_connection_timeout=2.0,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,

@@ -23,7 +23,7 @@ import structlog
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import services
-from faults import kills, outages, races, remote, storm
+from faults import fuzz, kills, outages, races, remote, storm
 from faults.table import Row, render, write_json
 
 SIZES = ("tiny", "ci", "long")
@@ -70,6 +70,7 @@ def sections(size: str) -> dict[str, Callable[[Path], Row | list[Row]]]:
         "remote-cards-and-nova": lambda home: remote.cards_and_servers(
             home, seconds=(8.0, 12.0, 180.0)[pick]
         ),
+        "fuzz": lambda home: fuzz.run(home, inputs=(1_000, 20_000, 1_000_000)[pick]),
         "storm": lambda home: storm.run(
             home, boots=(60, 500, 10_000)[pick], patience=(15.0, 40.0, 300.0)[pick]
         ),
