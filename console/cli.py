@@ -306,6 +306,28 @@ def changeovers(
 
 
 @app.command()
+def forecast(*, json: Json = False) -> None:
+    """What each function is expected to need, what is wanted free, and why."""
+    from changeover.console import forecast as forecasting
+
+    with _desk() as desk:
+        forecasting.forecast(desk, Output(json))
+
+
+@app.command()
+def thrash(
+    *,
+    days: Annotated[float, typer.Option(help="So many days back.", min=0.001)] = 7.0,
+    json: Json = False,
+) -> None:
+    """Programs that served nobody before they were undone."""
+    from changeover.console import forecast as forecasting
+
+    with _desk() as desk:
+        forecasting.thrash(desk, Output(json), days=days)
+
+
+@app.command()
 def plans(*, limit: Limit = 50, json: Json = False) -> None:
     """Plans that wanted changeovers, newest first."""
     from changeover.console import show

@@ -58,6 +58,17 @@ class Artifact(Strict):
         return self
 
 
+class Expected(Strict):
+    """What a function's demand is believed to be before any was seen.
+
+    ``arrivals_a_day`` is how many bursts of boots are expected in a day (a single boot is a burst
+    of one), ``burst_slots`` how many slots one burst asks for. Seen demand soon outweighs it.
+    """
+
+    arrivals_a_day: float = Field(gt=0.0, le=1_000_000.0)
+    burst_slots: int = Field(default=1, ge=1, le=32)
+
+
 class Function(Strict):
     """What a device can be programmed to do.
 
@@ -72,6 +83,7 @@ class Function(Strict):
     artifact: Artifact
     fits: Mapping[Name, Slots] = Field(min_length=1)
     seconds: float = Field(default=60.0, ge=0.0, le=86_400.0)
+    expected: Expected | None = None
 
 
 class Model(Strict):

@@ -16,7 +16,8 @@ class Changeover:
     ``due_at``: nothing is to be done before. ``tries`` counts calls to the driver, ``sent_at``
     and ``token`` belong to the last one and are cleared when its outcome is known.
     ``failures`` counts consecutive remote failures, for backing off. ``read_before`` is the
-    function that the driver read before the last call (``None``: it could not say).
+    function that the driver read before the last call (``None``: it could not say). ``undoes`` is
+    the changeover whose program this one took away before it had served anybody.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Changeover:
     finished_at: float | None = None
     lease_owner: str | None = None
     lease_until: float = 0.0
+    undoes: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

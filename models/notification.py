@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
-from changeover.models.flavor import RequestSpec, Text, TextMap, Wire
+from changeover.models.flavor import Flavor, RequestSpec, Text, TextMap, Wire
 from changeover.models.limited_json import load, refuse, shown
 
 CAPACITY_FAILURES = frozenset({"NoValidHost"})
@@ -50,7 +50,8 @@ class BuildFailed:
 class ServerCreated:
     """A server was built. ``metadata`` may hold the marker of the boot that it succeeds.
 
-    ``flavor`` is its flavor's name, empty where the message does not say it.
+    ``flavor`` is its flavor's name, empty where the message does not say it; ``asked`` the whole of
+    it, where the message has it.
     """
 
     message_id: str
@@ -62,6 +63,7 @@ class ServerCreated:
     host: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     flavor: str = ""
+    asked: Flavor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,11 @@ def parse_notification(body: bytes | str) -> Notification:
     if event_type == "instance.create.end":
         wire = _validate(_ServerWire, _unwrapped(message))
         flavor = wire.payload.flavor
-        return ServerCreated(**_server_facts(wire), flavor="" if flavor is None else flavor.name)
+        return ServerCreated(
+            **_server_facts(wire),
+            flavor="" if flavor is None else flavor.name,
+            asked=_whole_flavor(message),
+        )
     if event_type == "instance.delete.end":
         return ServerDeleted(**_server_facts(_validate(_ServerWire, _unwrapped(message))))
     return Ignored(event_type)
@@ -127,6 +133,14 @@ def _build_failed(event_type: str, message: Mapping[str, Any]) -> Notification:
         timestamp=wire.timestamp,
         spec=spec,
     )
+
+
+def _whole_flavor(message: Mapping[str, Any]) -> Flavor | None:
+    """The flavor, if it is whole: what is built needs nothing of it, only statistics do."""
+    try:
+        return Flavor.model_validate(_unwrapped(message)["payload"].get("flavor"))
+    except ValidationError:
+        return None
 
 
 def _server_facts(wire: _ServerWire) -> dict[str, Any]:

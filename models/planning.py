@@ -34,7 +34,8 @@ class DeviceView:
     function that are promised to nobody. ``becoming`` is the function that a changeover under way
     gives it; then ``free`` counts the slots to come that are promised to nobody, and
     ``ready_in`` the seconds until then. ``blocked`` is the reason why it may not be programmed
-    (in use, pinned, quarantined, cooling down, host down, changeover under way), if any.
+    (in use, pinned, quarantined, cooling down, host down, changeover under way), if any;
+    ``resting`` why not for floors and forecasts alone.
     ``programs`` counts how often it was programmed (wear). ``traits`` are those that it has
     whatever its function.
     """
@@ -52,6 +53,7 @@ class DeviceView:
     programs: int = 0
     idle_seconds: float = 0.0
     traits: frozenset[str] = frozenset()
+    resting: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,57 @@ class EventRow(Base):
     boot_id: Mapped[str | None] = mapped_column(Id)
 
 
+class RequestKindRow(Base):
+    """See :class:`changeover.models.demand.RequestKind`."""
+
+    __tablename__ = "request_kinds"
+    key: Mapped[str] = mapped_column(String(32), primary_key=True)
+    request: Mapped[ResourceRequest] = mapped_column(Stored(ResourceRequest))
+    device_profile: Mapped[str | None] = mapped_column(String(255))
+
+
+class DemandRow(Base):
+    """See :class:`changeover.models.demand.RecordedServer`.
+
+    ``counted`` and ``end_counted``: the history has learnt from its arrival and its end.
+    """
+
+    __tablename__ = "demand"
+    id: Mapped[int] = mapped_column(Serial, primary_key=True)
+    server: Mapped[str] = mapped_column(Id, unique=True)
+    kind: Mapped[str] = mapped_column(ForeignKey("request_kinds.key"))
+    arrived_at: Mapped[float] = mapped_column(index=True)
+    failed: Mapped[bool]
+    placed_at: Mapped[float | None]
+    ended_at: Mapped[float | None] = mapped_column(index=True)
+    counted: Mapped[bool]
+    end_counted: Mapped[bool]
+    __table_args__ = (
+        Index(
+            "ix_demand_not_counted",
+            "id",
+            sqlite_where=text("NOT counted"),
+            postgresql_where=text("NOT counted"),
+        ),
+        Index(
+            "ix_demand_not_end_counted",
+            "id",
+            sqlite_where=text("NOT end_counted"),
+            postgresql_where=text("NOT end_counted"),
+        ),
+    )
+
+
+class HistoryRow(Base):
+    """What was learnt from all demand, in one row; and the outlook that was made from it."""
+
+    __tablename__ = "history"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[dict[str, Any]] = mapped_column(JSON)
+    outlook: Mapped[dict[str, Any]] = mapped_column(JSON)
+    at: Mapped[float]
+
+
 class DeadLetterRow(Base):
     """What was received and could not be understood, kept for inspection and replay."""
 
@@ -225,6 +276,7 @@ class DeviceRow(Base):
     offered_until: Mapped[float | None]
     programs: Mapped[int]
     trouble: Mapped[Reason | None] = mapped_column(Stored(Reason))
+    unserved: Mapped[str | None] = mapped_column(Id)
 
 
 class DiscoveredRow(Base):
@@ -303,6 +355,7 @@ class ChangeoverRow(Base):
     finished_at: Mapped[float | None]
     lease_owner: Mapped[str | None] = mapped_column(String(64))
     lease_until: Mapped[float]
+    undoes: Mapped[str | None] = mapped_column(Id)
     __table_args__ = (
         Index("ix_changeovers_state_due", "state", "due_at"),
         Index(

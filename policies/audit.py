@@ -58,6 +58,7 @@ def audit(inputs: PlanInputs, plan: Plan) -> Audit:
     faults = (
         *_intent_faults(inputs, plan.intents, devices),
         *_budget_faults(inputs, plan.intents),
+        *_rest_faults(inputs, plan, devices, demands),
         *_unit_faults(demands, units, devices),
         *_slot_faults(inputs, plan.promises, devices, targets, demands),
     )
@@ -80,6 +81,20 @@ def _intent_faults(
             yield f"{intent.device} has {intent.to_function} already"
     if len({intent.device for intent in intents}) < len(intents):
         yield "a device is programmed twice"
+
+
+def _rest_faults(
+    inputs: PlanInputs,
+    plan: Plan,
+    devices: Mapping[str, DeviceView],
+    demands: Mapping[str, DemandClass],
+) -> Iterator[str]:
+    if all(device.resting is None for device in inputs.devices):
+        return
+    urgent = {p.device for p in plan.promises if demands[p.demand].kind not in LOW}
+    for intent in plan.intents:
+        if devices[intent.device].resting is not None and intent.device not in urgent:
+            yield f"{intent.device} rests, and is programmed for no boot or task"
 
 
 def _budget_faults(inputs: PlanInputs, intents: tuple[Intent, ...]) -> Iterator[str]:

@@ -52,6 +52,8 @@ def _choose(inputs: PlanInputs) -> Plan:
     wants = [want for want in problem.wants if want.units]
     tiers = [tier for low in (False, True) if (tier := [w for w in wants if w.low == low])]
     for tier in tiers:
+        if tier[0].low:
+            _let_rest(state)
         server.admit(tier)
         use_free(server, tier)
         program(server, tier)
@@ -60,6 +62,14 @@ def _choose(inputs: PlanInputs) -> Plan:
     prefer(state)
     prune(state)
     return _plan(problem, state)
+
+
+def _let_rest(state: State) -> None:
+    """From now on, devices that rest are not programmed, unless a boot or a task has them be."""
+    problem = state.problem
+    for i, device in enumerate(problem.devices):
+        if device.resting is not None and state.target[i] == NOBODY:
+            problem.may[i] = False
 
 
 def _plan(problem: Problem, state: State) -> Plan:

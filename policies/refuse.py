@@ -119,6 +119,8 @@ class _DeviceJudge:
                 nearest = max(nearest, near)
                 if nearest == spent:
                     break
+        if device.resting is not None and nearest != NO_USE and not self.problem.may[i]:
+            return device.resting
         if nearest == NO_USE:
             return NOT_NEEDED if self.programmed.isdisjoint(useful) else COSTS_MORE
         reason = NEARER[nearest]

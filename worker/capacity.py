@@ -194,6 +194,7 @@ class Capacity:
             programs=record.programs if record else 0,
             idle_seconds=max(0.0, self.now - changed_at),
             traits=frozenset(model.traits),
+            resting=self._resting(device, record),
         )
 
     def blocked(self, device: Device) -> Reason | None:
@@ -265,6 +266,17 @@ class Capacity:
             f"changeover(s) given up within the hour ended with: {last.reason.text}",
             {"seconds": left},
         )
+
+    def _resting(self, device: Device, record: DeviceRecord | None) -> Reason | None:
+        rest = self.world.settings.forecast_dwell_seconds
+        # What stands empty has nothing to lose by being programmed again.
+        if record is None or record.changed_at is None or record.function is None:
+            return None
+        age = self.now - record.changed_at
+        if age >= rest:
+            return None
+        text = f"{device.name} was programmed {age:.0f} s ago: only boots and tasks take it again"
+        return Reason("device.resting", text, {"seconds": rest - age})
 
     def _dwelling(self, device: Device, record: DeviceRecord) -> Reason | None:
         dwell = self.world.settings.dwell_seconds

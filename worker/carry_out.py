@@ -451,10 +451,15 @@ class CarryOut:
     def _to_verifying(self, job: Job) -> Changeover:
         with self.world.database.write() as tx:
             now = self.world.clock.now()
-            tx.devices.programmed(job.device.provider)
+            undone = tx.devices.programmed(job.device.provider, job.changeover.id)
             tx.functions.succeeded(job.function.name)
             return tx.changeovers.move(
-                job.changeover, _S.VERIFYING, now, sent_at=None, programmed_at=now
+                job.changeover,
+                _S.VERIFYING,
+                now,
+                sent_at=None,
+                programmed_at=now,
+                undoes=undone or job.changeover.undoes,
             )
 
     def _after_unknown(self, job: Job) -> Changeover:

@@ -12,6 +12,7 @@ from changeover.models.placement import Candidates, RequestGroup, ResourceReques
 from changeover.models.planning import DemandClass, DeviceView, Need
 from changeover.models.reasons import Reason
 from changeover.models.task import Task
+from changeover.policies.balancing.outlook import Prospect
 from changeover.policies.offer import class_of
 from changeover.policies.understand import Understanding, misspelt, strange_traits, understand
 from changeover.policies.weigh import Fairness, weight
@@ -21,8 +22,8 @@ from changeover.worker.world import World
 TASK_WEIGHT = 100.0
 """An operator's wish of priority 1 comes before any boot."""
 
-FLOOR_WEIGHT = 0.2
-"""A floor's slot comes after any boot; each further slot counts a little less."""
+FLOOR_WEIGHT = 0.4
+"""A floor's slot comes after any boot; each further slot counts a little less, half at least."""
 
 CANDIDATES_LIMIT = 1000
 """Allocation candidates asked for at once, as Nova's own default."""
@@ -171,16 +172,21 @@ def _rooms(world: World, relaxed: ResourceRequest, found: Candidates) -> dict[st
     return {names[root]: n for root, n in rooms.items() if n > 0 and names.get(root) in ours}
 
 
-def floor_requests(world: World) -> list[ResourceRequest]:
-    """What shows the free slots of every function that has a floor."""
+def slot_requests(world: World, names: Iterable[str]) -> list[ResourceRequest]:
+    """What shows the free slots of the functions called ``names``."""
     requests = {}
-    for name, pool in world.catalog.pools.items():
+    for name in names:
         function = world.catalog.functions[name]
-        for model in function.fits if pool.min_free > 0 else ():
+        for model in function.fits:
             rc = class_of(function, world.catalog.models[model])
             group = RequestGroup(resources={rc: 1}, required=frozenset(function.traits))
             requests[name, rc] = ResourceRequest(groups=(group,))
     return list(requests.values())
+
+
+def floors(world: World) -> list[str]:
+    """The functions of which free slots are kept."""
+    return [name for name, pool in world.catalog.pools.items() if pool.min_free > 0]
 
 
 def boot_demands(world: World, judged: Sequence[Judged], now: float) -> list[DemandClass]:
@@ -308,6 +314,38 @@ def floor_demands(world: World) -> list[DemandClass]:
         for name, pool in world.catalog.pools.items()
         if pool.min_free > 0
     ]
+
+
+def forecast_demands(world: World, prospects: Mapping[str, Prospect]) -> list[DemandClass]:
+    """What is likely to be asked for, slot by slot beyond the floors."""
+    demands = []
+    for name, prospect in prospects.items():
+        weights = prospect.weights[world.catalog.pool(name).min_free :]
+        if weights:
+            demands.append(
+                DemandClass(
+                    key=f"forecast:{name}",
+                    kind="forecast",
+                    needs=(Need((name,)),),
+                    weights=weights,
+                    subjects=(name,) * len(weights),
+                    devices=_floor_devices(world, name),
+                )
+            )
+    return demands
+
+
+def slot_values(world: World, prospects: Mapping[str, Prospect]) -> dict[str, tuple[float, ...]]:
+    """What free slots are worth where they are: floors first, then what the forecast wants.
+
+    A function that has a prospect, and of which no slot is wanted, has slots worth nothing: its
+    devices are programmed first.
+    """
+    values = {name: prospect.weights for name, prospect in prospects.items()}
+    for name in floors(world):
+        least = world.catalog.pools[name].min_free
+        values[name] = (FLOOR_WEIGHT,) * least + values.get(name, ())[least:]
+    return values
 
 
 def _floor_devices(world: World, name: str) -> frozenset[str]:

@@ -19,6 +19,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from changeover.models.boot import Boot
+from changeover.models.demand import asks_for_devices
 from changeover.models.errors import Invalid, Reread, Retry
 from changeover.models.notification import (
     BuildFailed,
@@ -31,7 +32,7 @@ from changeover.models.notification import (
 from changeover.models.placement import ResourceRequest
 from changeover.models.reasons import Reason
 from changeover.models.states import BOOT_OVER, BootState
-from changeover.policies.request import FlavorRequest, request_of_spec
+from changeover.policies.request import FlavorRequest, request_of_flavor, request_of_spec
 from changeover.worker.cancel import cancel_boot
 from changeover.worker.ports.clock import Clock
 from changeover.worker.queues import BOOT_QUEUE, JUDGE, PLAN_QUEUE, REBOOT
@@ -147,6 +148,8 @@ class Intake:
         if not boots:
             return {}
         tx.boots.add_all([boot for _, boot in boots.values()])
+        for _, boot in boots.values():
+            self._asked(tx, boot)
         tx.events.add_all([self._event(f, source, "boot", b.id) for f, b in boots.values()])
         tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=self.clock.now())
         return {index: Accepted("boot", boot.id) for index, (_, boot) in boots.items()}
@@ -209,8 +212,43 @@ class Intake:
         if not tx.boots.add(boot):  # another listener was told of it this moment
             there = tx.boots.of_server(failed.server)
             return Accepted("known", None if there is None else there.id)
+        self._asked(tx, boot)
         tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)
         return Accepted("boot", boot.id)
+
+    def _asked(self, tx: Tx, boot: Boot) -> None:
+        """Record that somebody asked for devices, and found no room."""
+        if boot.server is not None and asks_for_devices(boot.request, boot.device_profile):
+            kind = tx.demand.kind(boot.request, boot.device_profile)
+            tx.demand.arrived(boot.server, kind, boot.failed_at, failed=True)
+
+    def _built(self, tx: Tx, created: ServerCreated, boot: Boot | None) -> bool:
+        """Record a server that was built; ``True`` if it asks for devices, and is news."""
+        at = min(created.timestamp, self.clock.now())
+        if boot is not None:
+            if boot.server is not None and boot.successor == created.server:
+                tx.demand.succeeded(boot.server, created.server, at)
+            return False
+        if created.asked is None:
+            return False
+        try:
+            asked = request_of_flavor(created.asked)
+        except Invalid:
+            return False  # built all the same: of what, nobody can say
+        if not asks_for_devices(asked.request, asked.device_profile):
+            return False
+        kind = tx.demand.kind(asked.request, asked.device_profile)
+        return tx.demand.arrived(created.server, kind, at, failed=False)
+
+    def _gone(self, tx: Tx, deleted: ServerDeleted, boot: Boot | None) -> None:
+        """Record that a server is gone, unless it only makes way for its successor."""
+        replaced = (
+            boot is not None
+            and boot.server == deleted.server
+            and (boot.removed_at is not None or boot.successor is not None)
+        )
+        if not replaced:
+            tx.demand.ended(deleted.server, min(deleted.timestamp, self.clock.now()))
 
     def _boot(self, failed: BuildFailed) -> Boot:
         """The boot of a failed server. Raises :class:`Invalid` if its flavor makes no sense."""
@@ -245,6 +283,7 @@ class Intake:
     def _deleted(self, tx: Tx, deleted: ServerDeleted) -> Accepted:
         now = self.clock.now()
         boot = tx.boots.of_server(deleted.server)
+        self._gone(tx, deleted, boot)
         outcome = "woke"
         mine = boot is not None and boot.server == deleted.server
         # A failed server that we set out to delete says nothing about its owner's wish.
@@ -270,12 +309,15 @@ class Intake:
 
     def _created(self, tx: Tx, created: ServerCreated) -> Accepted:
         boot = tx.boots.of_server(created.server)
+        news = self._built(tx, created, boot)
         if boot is None and created.host and created.flavor:
             kept = tx.keeps.served(
                 project=created.project, flavor=created.flavor, host=created.host
             )
             if kept is not None:
                 return Accepted("owner_booted", kept)
+        if news:
+            return Accepted("demand")
         if boot is None or boot.successor != created.server or boot.state in BOOT_OVER:
             return Accepted("ignored", reason="a server that Changeover has nothing to do with")
         now = self.clock.now()

@@ -32,6 +32,7 @@ from changeover.worker.complete import complete
 from changeover.worker.demand import Judged
 from changeover.worker.diagnose import diagnoses
 from changeover.worker.gather import Gathered, gather
+from changeover.worker.history import learn
 from changeover.worker.plan_json import inputs_as_json, plan_as_json
 from changeover.worker.queues import ADVANCE, ADVANCE_QUEUE, BOOT_QUEUE, JUDGE, REBOOT
 from changeover.worker.store import Tx
@@ -47,18 +48,19 @@ MAX_ROUNDS = 100
 """Rounds in one call; the next hint goes on where this one stopped."""
 
 
-def judge(world: World, *, floors: bool = False, hinted: bool = False) -> int:
+def judge(world: World, *, balance: bool = False, hinted: bool = False) -> int:
     """Plan until nothing is left to be judged; returns the rounds made.
 
-    ``floors``: look after the pools' floors too, even if no boot waits. ``hinted``: this call
-    answers a message; if its hint was taken up by an earlier round, there is nothing to do.
+    ``balance``: look after the pools' floors and forecasts too, even if no boot waits.
+    ``hinted``: this call answers a message; if its hint was taken up by an earlier round, there is
+    nothing to do.
     """
     rounds = 0
     while rounds < MAX_ROUNDS and _acquire(world, hinted=hinted):
         try:
             absorb(world)
             complete(world)
-            gathered = gather(world, floors=floors)
+            gathered = gather(world, balance=balance)
             plan = choose(gathered.inputs)
             _apply(world, gathered, plan)
         except BaseException:
@@ -66,7 +68,7 @@ def judge(world: World, *, floors: bool = False, hinted: bool = False) -> int:
                 tx.leases.release(LEASE, world.owner)
             raise
         rounds += 1
-        floors = hinted = False
+        balance = hinted = False
         # The lease was given back with the plan, before this look: a message that found it taken
         # has, by then, committed what it points at.
         with world.database.read() as tx:
@@ -74,6 +76,13 @@ def judge(world: World, *, floors: bool = False, hinted: bool = False) -> int:
             if not tx.boots.wanting(now) and not tx.hints.waiting(JUDGE, now):
                 break
     return rounds
+
+
+def balance(world: World) -> int:
+    """Learn from what was asked since, then plan for floors and forecasts too; returns rounds."""
+    if world.settings.forecast:
+        learn(world)
+    return judge(world, balance=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +96,7 @@ class Preview:
 
 def preview(world: World, boots: Sequence[Boot] | None = None) -> Preview:
     """What would be decided now; nothing is changed."""
-    gathered = gather(world, boots=boots, floors=True)
+    gathered = gather(world, boots=boots, balance=True)
     plan = choose(gathered.inputs)
     return Preview(gathered, plan, diagnoses(world, gathered, plan))
 
@@ -129,11 +138,19 @@ class _Decision:
             by_subject[promise.subject].append(promise)
         act: list[Intent] = []
         held_back: list[Intent] = []
+        forecasts: list[tuple[Intent, bool]] = []
         for intent in plan.intents:
             asked = any(p.demand.startswith("task:") for p in by_device[intent.device])
             mode = world.catalog.pool(intent.to_function).mode
             # What an operator queued by hand was approved by a person already.
             yes = asked or mode == "act" or (intent.device, intent.to_function) in approved
+            if _is_forecast(by_device[intent.device]):
+                forecasts.append((intent, yes))
+                continue
+            (act if yes and gathered.paused is None else held_back).append(intent)
+        # The rest of what forecasts want is planned again in a later round.
+        forecasts.sort(key=lambda one: (one[0].cost - one[0].gain, one[0].device))
+        for intent, yes in forecasts[: gathered.forecasts_left]:
             (act if yes and gathered.paused is None else held_back).append(intent)
         return cls(
             gathered,
@@ -145,6 +162,10 @@ class _Decision:
             {k: tuple(v) for k, v in by_subject.items()},
             {r.subject: r.reason for r in plan.unmet},
         )
+
+
+def _is_forecast(served: Sequence[Promise]) -> bool:
+    return bool(served) and all(p.demand.startswith("forecast:") for p in served)
 
 
 def _apply(world: World, gathered: Gathered, plan: Plan) -> None:
@@ -198,7 +219,7 @@ def _approved(tx: Tx) -> dict[_Change, str]:
 
 def _record(tx: Tx, decision: _Decision, now: float) -> _Decision:
     """Store the plan, unless one that recommends the same waits for a person already."""
-    if not decision.plan.intents:
+    if not (decision.act or decision.held_back):
         return decision
     held_back = sorted(intent.device for intent in decision.held_back)
     if held_back and not decision.act:

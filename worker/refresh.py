@@ -147,6 +147,10 @@ def _refresh(world: World, wanted: Sequence[Device]) -> int:
                 if record.read_at is None or record.generation != facts["generation"]:
                     # Closed as it may be now: until when it was open, nobody knows.
                     facts["offered_until"] = now
+                moved = record.generation not in {None, facts["generation"]}
+                if facts["used"] or (moved and device.owner == "changeover"):
+                    # Our own writes note their generation: somebody else was here.
+                    facts["unserved"] = None
                 learnt.append((record, facts))
         tx.devices.learn_all(learnt)
         tx.leases.renew(LEASE, world.owner, now + LEASE_SECONDS)

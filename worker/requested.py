@@ -41,8 +41,11 @@ def requested(world: World, boot: Boot) -> Requested:
     A profile may be changed while the boot waits: it is looked up each time, and the adapter
     remembers it for a while.
     """
-    name = boot.device_profile
-    request = boot.request
+    return resolved(world, boot.request, boot.device_profile)
+
+
+def resolved(world: World, request: ResourceRequest, name: str | None) -> Requested:
+    """The request with its zone's aggregates and the groups of the device profile ``name``."""
     zone = request.availability_zone
     if zone is not None:
         try:

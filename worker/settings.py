@@ -173,7 +173,32 @@ class Settings(BaseSettings):
         description="between two looks for failed servers that no notification told of",
     )
     balance_seconds: float = Field(
-        default=30.0, gt=0.0, description="between two looks at the pools' floors"
+        default=30.0, gt=0.0, description="between two looks at the pools' floors and forecasts"
+    )
+    forecast: bool = Field(
+        default=True, description="program idle devices for what will likely be asked for"
+    )
+    forecast_after_seconds: float = Field(
+        default=86_400.0,
+        ge=0.0,
+        description="demand seen for less is not acted on, unless the catalog expects some",
+    )
+    forecast_dwell_seconds: float = Field(
+        default=600.0,
+        ge=0.0,
+        description="for so long after a program only boots and tasks may take a device again",
+    )
+    max_forecasts_per_hour: int = Field(
+        default=20, ge=0, description="programs for forecasts alone, started"
+    )
+    max_thrash: float = Field(
+        default=0.5,
+        ge=0.0,
+        le=1.0,
+        description="share of a day's programs for forecasts that may be undone unused; then none",
+    )
+    demand_days: float = Field(
+        default=60.0, gt=0.0, description="how long servers that ended are remembered"
     )
     refresh_seconds: float = Field(
         default=60.0, gt=0.0, description="between two looks for devices that came, went or changed"

@@ -41,6 +41,7 @@ LOOK_OVERLAP = 60.0
 
 HINTS_AT_ONCE = 500
 UNREAD_AT_ONCE = 100
+DAY = 86_400.0
 PLAN_LIFETIME = 900.0
 """Seconds after which a recommended plan is too old to be approved."""
 
@@ -64,6 +65,7 @@ def sweep(world: World) -> dict[str, int]:
         lost = tx.hints.overdue(now - HINT_GRACE, now, HINTS_AT_ONCE)
         tx.to_send.extend(lost)
         found["hints_resent"] = len(lost)
+        found["demand_forgotten"] = tx.demand.prune(now - world.settings.demand_days * DAY)
         found["plans_expired"] = tx.plans.expire(now - PLAN_LIFETIME, now)
         ajar = tx.devices.ajar()
         due = tx.leases.due(CLOSED, now, world.settings.refresh_seconds)

@@ -17,7 +17,7 @@ from changeover.worker.app import app, settings
 from changeover.worker.bootstrap import open_webhook, the_world
 from changeover.worker.carry_out import CarryOut
 from changeover.worker.deliver import deliver
-from changeover.worker.judge import judge
+from changeover.worker.judge import balance, judge
 from changeover.worker.queues import (
     ADVANCE,
     ADVANCE_QUEUE,
@@ -89,10 +89,10 @@ def sweep_task(_task: Task[[], None]) -> None:
 
 @app.task(name=BALANCE, bind=True)
 def balance_task(_task: Task[[], None]) -> None:
-    """Look after the pools' floors; the database decides whether this tick counts."""
+    """Learn from demand, look after floors and forecasts; the database decides when."""
 
     def work(world: World) -> Any:
-        return judge(world, floors=True) if _due(world, BALANCE, settings.balance_seconds) else None
+        return balance(world) if _due(world, BALANCE, settings.balance_seconds) else None
 
     _guarded(work)
 

@@ -155,7 +155,7 @@ class Worker:
 
     def judge(self, *, floors: bool = False) -> Any:
         """One call of the planner."""
-        return self.do(lambda world: judge.judge(world, floors=floors))
+        return self.do(lambda world: judge.judge(world, balance=floors))
 
     def sweep(self) -> Any:
         """One sweep, and a look at the devices if it is time."""

@@ -18,7 +18,7 @@ from changeover.models.states import (
     BootState,
     check_transition,
 )
-from changeover.models.tables import BootRow, PromiseRow
+from changeover.models.tables import BootRow, DeviceRow, PromiseRow
 from changeover.worker.store.audit import Audit
 from changeover.worker.store.callbacks import Callbacks
 from changeover.worker.store.leases import Switches
@@ -176,6 +176,8 @@ class Boots:
         if row is None:
             raise Reread(f"boot {boot.id} is not {boot.state} any more", boot=boot.id)
         if over or state in BOOT_WANTS:
+            if state is BootState.BOOTED:
+                self._served(boot.id)
             self.drop_promises(boot.id)
         if state is not boot.state:
             facts = {} if reason is None else {"reason": reason.as_json()}
@@ -343,6 +345,13 @@ class Boots:
         """The boot's slots are no longer reserved for it: it is about to take them."""
         self.session.connection.execute(
             update(PromiseRow).where(PromiseRow.boot == boot).values(held_until=None)
+        )
+
+    def _served(self, boot: str) -> None:
+        """The devices that gave the boot its slots have served somebody."""
+        given = select(PromiseRow.device).where(PromiseRow.boot == boot)
+        self.session.connection.execute(
+            update(DeviceRow).where(DeviceRow.provider.in_(given)).values(unserved=None)
         )
 
     def drop_promises(self, boot: str) -> None:

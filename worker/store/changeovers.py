@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy import delete, exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import aliased
 
 from changeover.models.changeover import Changeover, Fence
 from changeover.models.errors import Busy, Reread
@@ -132,14 +133,33 @@ class Changeovers:
         )
         return {row["state"]: row["n"] for row in rows}
 
-    def started_since(self, since: float) -> int:
-        """How many changeovers were planned since then (for the hourly budget)."""
-        row = self.session.row(
+    def started_since(self, since: float, kind: str | None = None) -> int:
+        """How many changeovers, of a kind, were planned since then (for the hourly budgets)."""
+        statement = (
             select(func.count().label("n"))
             .select_from(ChangeoverRow)
             .where(ChangeoverRow.created_at >= since)
         )
+        if kind is not None:
+            statement = statement.where(ChangeoverRow.kind == kind)
+        row = self.session.row(statement)
         return 0 if row is None else int(row["n"])
+
+    def programmed_since(
+        self, since: float
+    ) -> tuple[dict[tuple[str, str], int], dict[tuple[str, str], int]]:
+        """Programs since then by function and kind; and those of them that were undone unused."""
+        undone = aliased(ChangeoverRow)
+        kind = (ChangeoverRow.to_function, ChangeoverRow.kind)
+        made = select(*kind, func.count().label("n")).where(ChangeoverRow.programmed_at >= since)
+        unused = made.where(exists().where(undone.undoes == ChangeoverRow.id))
+        return tuple(  # type: ignore[return-value]  # two of them
+            {
+                (row["to_function"], row["kind"]): int(row["n"])
+                for row in self.session.rows(statement.group_by(*kind))
+            }
+            for statement in (made, unused)
+        )
 
     def claim(
         self, changeover_id: str, owner: str, now: float, seconds: float

@@ -14,6 +14,7 @@ from changeover.worker.store.audit import Audit
 from changeover.worker.store.boots import Boots
 from changeover.worker.store.callbacks import Callbacks
 from changeover.worker.store.changeovers import Changeovers, Fences
+from changeover.worker.store.demand import Demand
 from changeover.worker.store.devices import Devices, Functions
 from changeover.worker.store.discovered import Discovered
 from changeover.worker.store.engine import READ_ONLY, engine_for
@@ -34,6 +35,10 @@ class Tx(Session):
     @cached_property
     def boots(self) -> Boots:
         return Boots(self)
+
+    @cached_property
+    def demand(self) -> Demand:
+        return Demand(self)
 
     @cached_property
     def callbacks(self) -> Callbacks:

@@ -23,6 +23,7 @@ class DeviceRecord:
     ``reserved`` what Placement reserves of them by Changeover's own writing,
     ``generation`` its provider's then. ``offered_until`` is when it was last known to be open to
     the scheduler (``None``: never). ``trouble`` says why it must not be touched, if so.
+    ``unserved`` is the changeover that programmed it last, until somebody has used it.
     """
 
     provider: str
@@ -40,6 +41,7 @@ class DeviceRecord:
     offered_until: float | None
     programs: int
     trouble: Reason | None
+    unserved: str | None
 
 
 class Devices:
@@ -203,13 +205,14 @@ class Devices:
             )
             self._each(statement, all_values)
 
-    def programmed(self, provider: str) -> None:
-        """Count one more program."""
-        self.session.connection.execute(
-            update(DeviceRow)
-            .where(DeviceRow.provider == provider)
-            .values(programs=DeviceRow.programs + 1)
+    def programmed(self, provider: str, changeover: str) -> str | None:
+        """Count one more program; returns the changeover whose program served nobody, if so."""
+        row = self.session.row(
+            select(DeviceRow.unserved).where(DeviceRow.provider == provider).with_for_update()
         )
+        self.update(provider, programs=DeviceRow.programs + 1, unserved=changeover)
+        undone = None if row is None else row["unserved"]
+        return None if undone == changeover else undone
 
 
 class Functions:

@@ -312,7 +312,7 @@ def test_a_decision_over_many_mirrored_devices_takes_few_calls(ground: Ground) -
         world = ground.now
         assert len(world.catalog.devices) == many
         ground.placement.count.clear()
-        gathered = gather(world, floors=True)
+        gathered = gather(world, balance=True)
         assert len(gathered.inputs.devices) == many
         asked.append(ground.placement.count.total())
         calls = dict(ground.placement.count)
@@ -343,5 +343,5 @@ def test_found_devices_are_candidates_for_boots(ground: Ground) -> None:
     ground.look()
     request = ResourceRequest((RequestGroup("", {"CUSTOM_FPGA": 1}, frozenset({AES})),))
     assert ground.placement.candidates(request).candidates
-    [view] = gather(ground.now, floors=True).inputs.devices
+    [view] = gather(ground.now, balance=True).inputs.devices
     assert (view.function, view.free, view.blocked) == ("aes", 1, None)

@@ -39,6 +39,7 @@ SECRET = "gAAAAABn0t-a_real=token"  # noqa: S105 - a made-up token is what is te
 OUTCOMES = {
     "boot",
     "dead_letter",
+    "demand",
     "duplicate",
     "ignored",
     "known",
