@@ -57,6 +57,8 @@ functions:
       sha256: 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
     fits: {u50: 1, u250-region: 1}
     seconds: 45
+    # What is believed of its demand before any was seen: bursts of boots a day, slots of each.
+    expected: {arrivals_a_day: 4, burst_slots: 2}
   gzip:
     traits: [CUSTOM_FPGA_FUNCTION_GZIP]
     resource_class: CUSTOM_FPGA

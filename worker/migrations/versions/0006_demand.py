@@ -29,10 +29,10 @@ def upgrade() -> None:
         sa.Column("id", SERIAL, nullable=False),
         sa.Column("server", sa.String(length=36), nullable=False),
         sa.Column("kind", sa.String(length=32), nullable=False),
-        sa.Column("arrived_at", sa.Float(), nullable=False),
+        sa.Column("arrived_at", sa.Double(), nullable=False),
         sa.Column("failed", sa.Boolean(), nullable=False),
-        sa.Column("placed_at", sa.Float(), nullable=True),
-        sa.Column("ended_at", sa.Float(), nullable=True),
+        sa.Column("placed_at", sa.Double(), nullable=True),
+        sa.Column("ended_at", sa.Double(), nullable=True),
         sa.Column("counted", sa.Boolean(), nullable=False),
         sa.Column("end_counted", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(
@@ -56,7 +56,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("state", sa.JSON(), nullable=False),
         sa.Column("outlook", sa.JSON(), nullable=False),
-        sa.Column("at", sa.Float(), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_history")),
     )
     with op.batch_alter_table("devices") as table:
