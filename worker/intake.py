@@ -226,8 +226,8 @@ class Intake:
         """Record a server that was built; ``True`` if it asks for devices, and is news."""
         at = min(created.timestamp, self.clock.now())
         if boot is not None:
-            if boot.server is not None and boot.successor == created.server:
-                tx.demand.succeeded(boot.server, created.server, at)
+            if boot.successor == created.server:
+                self._succeeded(tx, boot, created.server, at)
             return False
         if created.asked is None:
             return False
@@ -239,6 +239,14 @@ class Intake:
             return False
         kind = tx.demand.kind(asked.request, asked.device_profile)
         return tx.demand.arrived(created.server, kind, at, failed=False)
+
+    def _succeeded(self, tx: Tx, boot: Boot, successor: str, at: float) -> None:
+        if boot.server is not None:
+            tx.demand.succeeded(boot.server, successor, at)
+        elif asks_for_devices(boot.request, boot.device_profile):
+            # It was asked of Changeover itself: no server of its own has failed before.
+            kind = tx.demand.kind(boot.request, boot.device_profile)
+            tx.demand.arrived(successor, kind, at, failed=False)
 
     def _gone(self, tx: Tx, deleted: ServerDeleted, boot: Boot | None) -> None:
         """Record that a server is gone, unless it only makes way for its successor."""
