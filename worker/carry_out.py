@@ -55,7 +55,7 @@ FIRST_RETRY = 0.5
 MOST_RETRY = 60.0
 """Seconds between tries of a step that a remote service does not let through."""
 
-SILENT_FAILURES = 6
+SILENT_FAILURES = 3
 """Times in a row that a driver's service did not answer before the device is given back."""
 
 CYBORG_REPORTS = 180.0
