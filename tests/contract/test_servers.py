@@ -1,4 +1,8 @@
-"""The port ``Servers``, held against the simulated Nova; and that Nova as users see it."""
+"""The port ``Servers``, held against the simulated Nova and the adapter of a real one.
+
+The adapter speaks over HTTP to a loopback Nova whose servers are those of the simulated one.
+Below that, the simulated Nova as its users see it.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,16 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from nova_service import NovaService
 
-from changeover.models.errors import Invalid, NotFound, OutcomeUnknown, Refuse, Unreachable
+from changeover.models.blueprint import Blueprint
+from changeover.models.errors import Invalid, NotFound, OutcomeUnknown, QuotaExceeded, Unreachable
 from changeover.models.flavor import Flavor
 from changeover.models.notification import (
     BuildFailed,
@@ -26,8 +33,17 @@ from changeover.models.notification import (
     parse_notification,
 )
 from changeover.policies.request import request_of_spec
+from changeover.worker.adapters.servers_nova import NovaServers
 from changeover.worker.ports.placement import PlacementTenant
-from changeover.worker.ports.servers import MARKER, REPLACES, Server, Servers, ServerStatus
+from changeover.worker.ports.servers import (
+    MARKER,
+    REPLACED_BY,
+    REPLACES,
+    Authority,
+    Server,
+    Servers,
+    ServerStatus,
+)
 from changeover.worker.simulator.cards import SimulatedCards
 from changeover.worker.simulator.clock import VirtualClock
 from changeover.worker.simulator.fleet import Shape, build_fleet, describe_fleet
@@ -98,9 +114,74 @@ def shared(tmp_path: Path) -> Iterator[Cloud]:
     made.servers.close()
 
 
+@dataclass
+class Api:
+    """The port as the simulator has it, or as the adapter of a real Nova has it over HTTP."""
+
+    servers: Servers
+    cloud: Cloud
+    nova: NovaService | None = None
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """Nothing reaches it."""
+        if self.nova is None:
+            self.cloud.servers.inject(ServersFault.API_DOWN, times=None)
+        else:
+            self.servers.host_up("host1")  # its version and endpoint are known: Keystone still is
+            self.nova.close()
+        yield
+        if self.nova is None:
+            self.cloud.servers.clear_faults()
+        else:
+            self.nova.open(self.nova.port)
+
+    @contextmanager
+    def cell_down(self) -> Iterator[None]:
+        """The cell that the hosts are in does not answer."""
+        if self.nova is None:
+            self.cloud.servers.inject(ServersFault.CELL_DOWN)
+            yield
+        else:
+            self.nova.faults.cell_down = True
+            yield
+            self.nova.faults.cell_down = False
+
+
+@pytest.fixture(params=["simulated", "nova"])
+def api(
+    request: pytest.FixtureRequest,
+    cloud: Cloud,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Api]:
+    if request.param == "simulated":
+        yield Api(cloud.servers, cloud)
+        return
+    service = NovaService(cloud.servers)
+    service.trust("bob", "p1")
+    service.trust("alice", "demo")
+    clouds = tmp_path / "clouds.yaml"
+    clouds.write_text(service.clouds_yaml(), encoding="utf-8")
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(clouds))
+    servers = NovaServers.from_cloud(
+        "loop", cloud.clock, longest_request_seconds=cloud.servers.longest_request_seconds
+    )
+    yield Api(servers, cloud, service)
+    servers.close()
+    service.close()
+
+
 @pytest.fixture
-def servers(cloud: Cloud) -> Servers:
-    return cloud.servers
+def servers(api: Api) -> Servers:
+    return api.servers
+
+
+def seen(servers: Servers, server: Server) -> Server:
+    """The server as the port shows it."""
+    found = servers.get(server.uuid)
+    assert found is not None
+    return found
 
 
 # ---------------------------------------------------------------- the contract
@@ -116,8 +197,10 @@ def test_a_server_that_is_not_there(servers: Servers) -> None:
 
 def test_create_makes_a_successor_with_its_links(cloud: Cloud, servers: Servers) -> None:
     more = {"key_name": "k", "user_data": "dTo=", "tags": ["t"], "networks": [{"uuid": "n1"}]}
-    failed = cloud.failed(project="p1", user="bob", metadata={"m": "v"}, **more)
-    assert failed.lost == ("networks",)
+    failed = seen(servers, cloud.failed(project="p1", user="bob", metadata={"m": "v"}, **more))
+    assert "networks" in failed.lost
+    assert failed.blueprint is not None
+    assert failed.blueprint.networks is None
     uuid = create_like(servers, failed, "marker-1")
     made = servers.get(uuid)
     assert made is not None
@@ -134,7 +217,7 @@ def test_create_makes_a_successor_with_its_links(cloud: Cloud, servers: Servers)
 
 def test_a_successor_builds_once_there_is_capacity(cloud: Cloud, servers: Servers) -> None:
     (holder,) = cloud.servers.boot("holder", "fpga.aes")
-    failed = cloud.failed("fpga.aes")
+    failed = seen(servers, cloud.failed("fpga.aes"))
     cloud.servers.user_delete(holder)
     successor = servers.get(create_like(servers, failed, "m"))
     assert successor is not None
@@ -146,17 +229,32 @@ def test_a_successor_builds_once_there_is_capacity(cloud: Cloud, servers: Server
 
 
 def test_link_and_delete(cloud: Cloud, servers: Servers) -> None:
-    failed = cloud.failed(metadata={"a": "1"})
-    servers.link(failed.uuid, {"b": "2"})
-    linked = servers.get(failed.uuid)
+    (uuid,) = cloud.servers.boot("s", "plain", metadata={"a": "1"})
+    servers.link(uuid, {"b": "2"})
+    linked = servers.get(uuid)
     assert linked is not None
     assert linked.metadata == {"a": "1", "b": "2"}
-    servers.delete(failed.uuid)
-    assert servers.get(failed.uuid) is None
-    servers.delete(failed.uuid)
-    assert [event.server for event in cloud.events(ServerDeleted)] == [failed.uuid]
+    assert servers.delete(uuid) is True
+    assert servers.get(uuid) is None
+    assert servers.delete(uuid) is False
+    assert [event.server for event in cloud.events(ServerDeleted)] == [uuid]
     with pytest.raises(NotFound):
-        servers.link(failed.uuid, {"c": "3"})
+        servers.link(uuid, {"c": "3"})
+
+
+def test_a_failed_server_takes_a_link(cloud: Cloud, servers: Servers) -> None:
+    """Nova takes no metadata in ERROR: what matters is that it is said, and harms nothing."""
+    failed = cloud.failed(metadata={"a": "1"})
+    for _ in range(2):
+        servers.link(failed.uuid, {REPLACED_BY: "x"})
+    linked = seen(servers, failed)
+    assert linked.blueprint is not None
+    said = linked.blueprint.description or ""
+    assert linked.metadata.get(REPLACED_BY) == "x" or said == f"{REPLACED_BY}=x"
+
+
+def test_in_whose_name(servers: Servers) -> None:
+    assert servers.authority("demo", "alice") is Authority.OWNER
 
 
 def test_hosts(cloud: Cloud, servers: Servers) -> None:
@@ -166,9 +264,9 @@ def test_hosts(cloud: Cloud, servers: Servers) -> None:
     assert servers.host_up("host1") is False
 
 
-def test_api_down_does_nothing(cloud: Cloud, servers: Servers) -> None:
-    failed = cloud.failed()
-    cloud.servers.inject(ServersFault.API_DOWN, times=6)
+def test_api_down_does_nothing(cloud: Cloud, api: Api) -> None:
+    servers = api.servers
+    failed = seen(servers, cloud.failed())
     calls: list[Callable[[], object]] = [
         lambda: servers.get(failed.uuid),
         lambda: create_like(servers, failed, "m"),
@@ -177,9 +275,10 @@ def test_api_down_does_nothing(cloud: Cloud, servers: Servers) -> None:
         lambda: servers.delete(failed.uuid),
         lambda: servers.host_up("host1"),
     ]
-    for call in calls:
-        with pytest.raises(Unreachable):
-            call()
+    with api.down():
+        for call in calls:
+            with pytest.raises(Unreachable):
+                call()
     assert servers.find("m", "demo").servers == ()
     assert servers.get(failed.uuid) == failed
 
@@ -192,10 +291,11 @@ def test_api_down_does_nothing(cloud: Cloud, servers: Servers) -> None:
         (ServersFault.CREATE_LATE, 0, 1),
     ],
 )
-def test_an_unanswered_create(cloud: Cloud, fault: ServersFault, at_once: int, later: int) -> None:
-    servers = cloud.servers
-    failed = cloud.failed()
-    servers.inject(fault)
+def test_an_unanswered_create(
+    cloud: Cloud, servers: Servers, fault: ServersFault, at_once: int, later: int
+) -> None:
+    failed = seen(servers, cloud.failed())
+    cloud.servers.inject(fault)
     with pytest.raises(OutcomeUnknown):
         create_like(servers, failed, "m")
     assert len(servers.find("m", "demo").servers) == at_once
@@ -211,16 +311,19 @@ def test_an_unanswered_delete(cloud: Cloud, servers: Servers) -> None:
     assert servers.get(failed.uuid) is None
 
 
-def test_a_listing_says_when_a_cell_is_down(cloud: Cloud, servers: Servers) -> None:
-    failed = cloud.failed()
-    (holder,) = cloud.servers.boot("holder", "plain")
-    servers.link(holder, {MARKER: "m"})
-    servers.link(failed.uuid, {MARKER: "m"})
-    cloud.servers.inject(ServersFault.CELL_DOWN)
-    listing = servers.find("m", "demo")
+def test_a_listing_says_when_a_cell_is_down(cloud: Cloud, api: Api) -> None:
+    servers = api.servers
+    failed = seen(servers, cloud.failed())
+    plain = Blueprint(name="plain", flavor="plain")
+    built = servers.create(plain, "m", project="demo", user="alice")
+    again = create_like(servers, failed, "m")
+    with api.cell_down():
+        listing = servers.find("m", "demo")
     assert not listing.complete
-    assert [s.uuid for s in listing.servers] == [failed.uuid]
-    assert len(servers.find("m", "demo").servers) == 2
+    assert [s.uuid for s in listing.servers] == [again]
+    listing = servers.find("m", "demo")
+    assert listing.complete
+    assert {s.uuid for s in listing.servers} == {built, again}
 
 
 def test_failures_are_found_without_being_told(cloud: Cloud, servers: Servers) -> None:
@@ -244,15 +347,15 @@ def test_failures_are_found_without_being_told(cloud: Cloud, servers: Servers) -
 
 
 def test_quota_counts_failed_servers(cloud: Cloud, servers: Servers) -> None:
-    failed = cloud.failed()
+    failed = seen(servers, cloud.failed())
     cloud.servers.set_quota("demo", 1)
-    with pytest.raises(Refuse, match="Quota exceeded"):
+    with pytest.raises(QuotaExceeded, match="Quota exceeded"):
         create_like(servers, failed, "m")
     servers.delete(failed.uuid)
     create_like(servers, failed, "m")
     cloud.servers.set_quota("demo", 9)
     cloud.servers.inject(ServersFault.QUOTA)
-    with pytest.raises(Refuse, match="Quota exceeded"):
+    with pytest.raises(QuotaExceeded, match="Quota exceeded"):
         create_like(servers, failed, "m")
 
 
