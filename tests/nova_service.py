@@ -8,8 +8,11 @@ down, metadata that a failed server does not take, answers that never come.
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +28,7 @@ SERVICE_USER = "05846e8932f7486ba9ad4e1db1513efe"
 SERVICE_PROJECT = "c97cf399372b4a42b0a7b8dbbe0b935d"
 PASSWORD = "only-for-tests"  # noqa: S105 - of a service on loopback
 DEFAULT_PAGE = 1000
+_MORE = {"servers_links": [{"rel": "next", "href": "http://elsewhere/"}]}
 
 
 @dataclass
@@ -54,7 +58,6 @@ class NovaService:
         """Bodies of create requests."""
         self.tokens: dict[str, tuple[str, str]] = {}
         self.described: dict[str, str] = {}
-        self.tags: dict[str, list[str]] = {}
         self.open(port)
 
     def open(self, port: int = 0) -> None:
@@ -70,6 +73,9 @@ class NovaService:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+        for connection in list(self._server.connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def clouds_yaml(self) -> str:
         """What an operator would write."""
@@ -176,7 +182,7 @@ class NovaService:
             "created": _time(changed),
             "updated": _time(changed),
             "metadata": dict(server.metadata),
-            "tags": sorted([*blueprint.tags, *self.tags.get(server.uuid, [])]),
+            "tags": sorted([*blueprint.tags, *_mark(server.metadata)]),
             "description": self.described.get(server.uuid, blueprint.description),
             "flavor": {
                 "original_name": flavor.name,
@@ -220,7 +226,11 @@ class NovaService:
             alive = [s for s in rows if s.status is not ServerStatus.DELETED]
             down = [{"id": s.uuid, "status": "UNKNOWN"} for s in alive if self.hidden(s)]
             known = [{"id": s.uuid, "name": s.name} for s in alive if not self.hidden(s)]
-            return {"servers": [*down, *known][: self.page]}
+            every = [*down, *known] if len(known) < self.page else known[: self.page]
+            links = (
+                [{"rel": "next", "href": "http://elsewhere/"}] if len(every) >= self.page else []
+            )
+            return {"servers": every, "servers_links": links}
         values = [self.shown(s) for s in rows if not self.hidden(s)]
         values = [v for v in values if "changes-since" in query or v["status"] != "DELETED"]
         if "tags" in query:
@@ -237,7 +247,7 @@ class NovaService:
         size = min(self.page, int(query.get("limit", self.page)))
         answer: dict[str, Any] = {"servers": values[start : start + size]}
         if start + size < len(values) or len(answer["servers"]) == size:
-            answer["servers_links"] = [{"rel": "next", "href": "http://elsewhere/"}]
+            answer.update(_MORE)
         assert detail
         return answer
 
@@ -248,8 +258,10 @@ class NovaService:
         hints = dict(body.get("os:scheduler_hints", {}))
         if asked.get("key_name") and user == SERVICE_USER:
             return 400, _error("badRequest", 400, "Invalid key_name provided.")
-        marks = [t for t in asked["tags"] if t.startswith(f"{MARKER}=")]
         metadata = dict(asked["metadata"])
+        marks = _mark(metadata)
+        if not set(marks) <= set(asked["tags"]):
+            return 400, _error("badRequest", 400, "a marker that no listing could find")
         blueprint = Blueprint.parse(
             {
                 "name": asked["name"],
@@ -283,7 +295,6 @@ class NovaService:
             return 403, _error("forbidden", 403, exc.message)
         except Refuse as exc:
             return 400, _error("badRequest", 400, exc.message)
-        self.tags[uuid] = marks
         return 202, {"server": {"id": uuid, "links": [], "adminPass": "x"}}
 
 
@@ -293,12 +304,21 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, service: NovaService, port: int) -> None:
         self.service = service
+        self.connections: set[socket.socket] = set()
         super().__init__(("127.0.0.1", port), _Handler)
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections.add(self.connection)
+
+    def finish(self) -> None:
+        self.server.connections.discard(self.connection)
+        super().finish()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's signature
         """Say nothing."""
@@ -433,6 +453,20 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, text)
         self.end_headers()
         self.wfile.write(body)
+
+
+@contextmanager
+def running(servers: SimulatedServers) -> Iterator[NovaService]:
+    """The service, for as long as the block runs."""
+    service = NovaService(servers)
+    try:
+        yield service
+    finally:
+        service.close()
+
+
+def _mark(metadata: Mapping[str, str]) -> list[str]:
+    return [f"{MARKER}={metadata[MARKER]}"] if MARKER in metadata else []
 
 
 def _time(seconds: float) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nova_service import NovaService
+from nova_service import NovaService, running
 
 from changeover.models.blueprint import Blueprint
 from changeover.models.errors import Invalid, NotFound, OutcomeUnknown, QuotaExceeded, Unreachable
@@ -49,6 +49,11 @@ from changeover.worker.simulator.clock import VirtualClock
 from changeover.worker.simulator.fleet import Shape, build_fleet, describe_fleet
 from changeover.worker.simulator.placement import MemoryPlacement
 from changeover.worker.simulator.servers import ServersFault, SimulatedServers
+
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore::openstack.warnings.{name}")
+    for name in ("RemovedInSDK50Warning", "RemovedInSDK60Warning")  # of the SDK's, about itself
+]
 
 DATA = Path(__file__).parents[1] / "data" / "notifications"
 SHAPE = Shape(hosts=2, fpga_cards=2, gpus=1, dynamic_cards=1, regions=2)
@@ -158,18 +163,17 @@ def api(
     if request.param == "simulated":
         yield Api(cloud.servers, cloud)
         return
-    service = NovaService(cloud.servers)
-    service.trust("bob", "p1")
-    service.trust("alice", "demo")
-    clouds = tmp_path / "clouds.yaml"
-    clouds.write_text(service.clouds_yaml(), encoding="utf-8")
-    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(clouds))
-    servers = NovaServers.from_cloud(
-        "loop", cloud.clock, longest_request_seconds=cloud.servers.longest_request_seconds
-    )
-    yield Api(servers, cloud, service)
-    servers.close()
-    service.close()
+    with running(cloud.servers) as service:
+        service.trust("bob", "p1")
+        service.trust("alice", "demo")
+        clouds = tmp_path / "clouds.yaml"
+        clouds.write_text(service.clouds_yaml(), encoding="utf-8")
+        monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(clouds))
+        servers = NovaServers.from_cloud(
+            "loop", cloud.clock, longest_request_seconds=cloud.servers.longest_request_seconds
+        )
+        yield Api(servers, cloud, service)
+        servers.close()
 
 
 @pytest.fixture

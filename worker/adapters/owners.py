@@ -117,7 +117,7 @@ class Owners:
         answer = self._keystone.request("GET", "/OS-TRUST/trusts", query=[("trustee_user_id", me)])
         if not answer.ok:
             raise failure(answer)
-        return answer.parse(_trusts)
+        return answer.parse(trusts_of)
 
     def _chosen(self, project: str, user: str) -> tuple[Authority, HttpService | None]:
         now = self._now()
@@ -163,7 +163,8 @@ class Owners:
         return ka_session.Session(auth=plugin, verify=self._session.verify, cert=self._session.cert)
 
 
-def _trusts(value: Any) -> list[Trust]:
+def trusts_of(value: Any) -> list[Trust]:
+    """The trusts of Keystone's answer."""
     return [_trust(item) for item in an_array(member(value, "trusts", "answer"), "trusts")]
 
 

@@ -1,0 +1,192 @@
+"""Who consents, in what order a failed server and its successor come and go, killed anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from story.test_crashes import carry_on
+from story.world import EFFECTS, Cloud, Worker
+
+from changeover.models.boot import Boot
+from changeover.models.states import BootState
+from changeover.policies.consent import RECREATE
+from changeover.worker.ports.servers import Server, ServerStatus
+
+FLAVOR = "vgpu.8q"
+
+
+def boot_of(cloud: Cloud, server: str) -> Boot:
+    with cloud.database.read() as tx:
+        boot = tx.boots.of_server(server)
+    assert boot is not None
+    return boot
+
+
+def alive(cloud: Cloud) -> list[Server]:
+    return [s for s in cloud.servers.servers() if s.status is not ServerStatus.DELETED]
+
+
+def created(cloud: Cloud) -> int:
+    journal = cloud.servers.journal()
+    return sum(e["event"] == "create" and e["by"] == "changeover" for e in journal)
+
+
+def crash_after_the_first_create(number: int) -> Callable[[Worker, str, str], None]:
+    """A plan that kills at the ``number``-th boundary after the create that the quota refuses."""
+    passed = -1
+
+    def plan(worker: Worker, _when: str, call: str) -> None:
+        nonlocal passed
+        if call == "servers.create" or passed >= 0:
+            passed += call in EFFECTS
+            if passed == number:
+                worker.die()
+
+    return plan
+
+
+# ---------------------------------------------------------------- consent
+
+
+@pytest.mark.parametrize(
+    ("metadata", "state", "code"),
+    [
+        ({}, BootState.DECLINED, "boot.capacity_made"),
+        ({RECREATE: "false"}, BootState.DECLINED, "boot.capacity_made"),
+        ({RECREATE: "true"}, BootState.BOOTED, "boot.booted"),
+    ],
+)
+def test_only_who_opted_in_is_created_again(
+    tmp_path: Path, metadata: dict[str, str], state: BootState, code: str
+) -> None:
+    with Cloud(tmp_path, recreate="opted-in") as cloud:
+        [server] = cloud.fail_boot(FLAVOR, metadata=metadata)
+        cloud.calm()
+        boot = boot_of(cloud, server)
+        assert (boot.state, boot.reason.code) == (state, code)
+        assert created(cloud) == (state is BootState.BOOTED)
+        if state is BootState.DECLINED:
+            assert RECREATE in boot.reason.text
+            assert boot.blueprint is None
+        else:
+            assert boot.blueprint is not None
+        cloud.checker.finally_()
+        assert not cloud.checker.violations, cloud.checker.violations
+
+
+def test_a_project_opts_in_and_a_flavor_opts_out(tmp_path: Path) -> None:
+    with Cloud(tmp_path, recreate="opted-in", recreate_projects=["demo"]) as cloud:
+        flavor = cloud.servers.flavor(FLAVOR)
+        no = {**flavor.extra_specs, RECREATE: "false"}
+        cloud.servers.add_flavor(flavor.model_copy(update={"name": "no", "extra_specs": no}))
+        [first] = cloud.fail_boot(FLAVOR)
+        [second] = cloud.fail_boot("no")
+        cloud.calm()
+        assert boot_of(cloud, first).state is BootState.BOOTED
+        assert "flavor" in boot_of(cloud, second).reason.text
+
+
+def test_what_cannot_be_had_again_is_refused_by_policy(tmp_path: Path) -> None:
+    with Cloud(tmp_path, lost_networks="refuse") as cloud:
+        [server] = cloud.fail_boot(FLAVOR, networks=[{"uuid": "n1"}])
+        [stated] = cloud.fail_boot(
+            FLAVOR, networks=[{"uuid": "n1"}], metadata={"changeover:networks": "n1"}
+        )
+        cloud.calm()
+        boot = boot_of(cloud, server)
+        assert (boot.state, boot.reason.code) == (BootState.DECLINED, "boot.capacity_made")
+        assert "lost_networks = refuse" in boot.reason.text
+        assert boot_of(cloud, stated).state is BootState.BOOTED
+
+
+# ---------------------------------------------------------------- who goes when
+
+
+def test_the_failed_server_stays_until_its_successor_is_active(tmp_path: Path) -> None:
+    with Cloud(tmp_path, delete_failed="never") as cloud:
+        [server] = cloud.fail_boot(FLAVOR)
+        cloud.calm()
+        boot = boot_of(cloud, server)
+        assert boot.state is BootState.BOOTED
+        assert {s.uuid for s in alive(cloud)} == {server, boot.successor}
+
+
+def test_without_leave_the_quota_keeps_a_boot_waiting(tmp_path: Path) -> None:
+    with Cloud(tmp_path) as cloud:
+        cloud.servers.set_quota("demo", 1)
+        [server] = cloud.fail_boot(FLAVOR)
+        cloud.calm()
+        boot = boot_of(cloud, server)
+        assert boot.state is BootState.EXPIRED
+        assert "Quota exceeded" in boot.reason.text
+        assert [s.uuid for s in alive(cloud)] == [server]
+
+
+def test_killed_while_it_makes_room_for_the_quota(tmp_path: Path) -> None:
+    number = 0
+    while True:
+        number += 1
+        with Cloud(tmp_path / str(number), delete_failed="for-quota") as cloud:
+            cloud.servers.set_quota("demo", 1)
+            worker = cloud.worker("a")
+            worker.plan = crash_after_the_first_create(number)
+            [server] = cloud.fail_boot(FLAVOR)
+            carry_on(cloud, "a")
+            cloud.calm(drop_hints=number % 2 == 0)
+            boot = boot_of(cloud, server)
+            what = f"killed at {number}: {worker.trace[-1]}: {cloud.describe()}"
+            assert boot.state is BootState.BOOTED, what
+            assert boot.removed_at is not None, what
+            assert [s.uuid for s in alive(cloud)] == [boot.successor], what
+            assert created(cloud) == 1, what
+            if not worker.dead:
+                break
+    assert number > 5
+
+
+def test_its_owner_deletes_it_just_before_we_do(tmp_path: Path) -> None:
+    with Cloud(tmp_path, delete_failed="for-quota") as cloud:
+        cloud.servers.set_quota("demo", 1)
+        worker = cloud.worker("a")
+        [server] = cloud.fail_boot(FLAVOR)
+
+        def plan(worker: Worker, when: str, call: str) -> None:
+            if (when, call) == ("before", "servers.delete"):
+                worker.plan = None
+                cloud.servers.user_delete(server)
+
+        worker.plan = plan
+        carry_on(cloud, "a")
+        cloud.calm()
+        assert boot_of(cloud, server).state is BootState.CANCELLED
+        assert alive(cloud) == []
+        assert created(cloud) == 0
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_its_owner_deletes_it_while_its_successor_is_built(tmp_path: Path, *, built: bool) -> None:
+    """Still building: nobody wants it any more. Active by then: somebody may use it already."""
+    with Cloud(tmp_path) as cloud:
+        get = cloud.servers.get
+        slow = True
+
+        def building(uuid: str) -> Server | None:
+            found = get(uuid)
+            if found is None or not slow or found.status is not ServerStatus.ACTIVE:
+                return found
+            return replace(found, status=ServerStatus.BUILD)
+
+        cloud.servers.get = building  # type: ignore[method-assign]  # a Nova that builds slowly
+        [server] = cloud.fail_boot(FLAVOR)
+        carry_on(cloud, "a", seconds=30.0)
+        boot = boot_of(cloud, server)
+        assert boot.state is BootState.BUILDING
+        slow = not built
+        cloud.servers.user_delete(server)
+        cloud.calm()
+        boot = boot_of(cloud, server)
+        assert boot.state is (BootState.BOOTED if built else BootState.CANCELLED)
+        assert [s.uuid for s in alive(cloud)] == ([boot.successor] if built else [])
