@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -56,6 +56,10 @@ class NovaService:
         self.asked: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
         """Bodies of create requests."""
+        self.callers: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        """Users and projects by which each method was called."""
+        self.forbid: set[str] = set()
+        """Methods that find no server, as Nova hides those that one may not touch."""
         self.tokens: dict[str, tuple[str, str]] = {}
         self.described: dict[str, str] = {}
         self.open(port)
@@ -352,6 +356,7 @@ class _Handler(BaseHTTPRequestHandler):
         if who is None and path != "/v2.1":
             self._answer(401, _error("unauthorized", 401, "Authentication required"))
             return
+        service.callers[self.command].append(who or ("", ""))
         try:
             status, value = self._nova(path, body, who or ("", ""))
         except OutcomeUnknown:
@@ -399,7 +404,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _one(self, uuid: str, rest: list[str], body: dict[str, Any]) -> tuple[int, Any]:
         service = self.server.service
         server = service.servers.get(uuid)
-        if server is None:
+        if server is None or self.command in service.forbid:
             return 404, _error("itemNotFound", 404, f"Instance {uuid} could not be found.")
         if service.hidden(server):
             return 200, {"server": {"id": uuid, "status": "UNKNOWN", "tenant_id": server.project}}

@@ -211,6 +211,20 @@ def test_a_trust_that_was_taken_back(nova: NovaService, servers: NovaServers) ->
     assert servers.authority("demo", "alice") is Authority.NOBODY
 
 
+def test_owners_servers_are_deleted_in_their_names(
+    nova: NovaService, servers: NovaServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uuid = create(servers)
+    assert servers.delete(uuid)
+    assert nova.callers["DELETE"] == [("alice", "demo")]
+    hidden = create(servers, marker="m2")
+    nova.trusts.clear()
+    monkeypatch.setattr(nova, "forbid", {"DELETE"})
+    with pytest.raises(Refuse, match="may see this server, not delete it"):
+        servers.delete(hidden)
+    assert nova.callers["DELETE"][-1][0] == SERVICE_USER
+
+
 # ---------------------------------------------------------------- listings
 
 

@@ -1,7 +1,7 @@
 """Servers of a real, unpatched Nova.
 
-Reading, linking and deleting are the service user's own; creating is done in the owner's project,
-see :mod:`changeover.worker.adapters.owners`. What Nova cannot tell or do is said, never guessed.
+The service user reads in its own name; it creates, links and deletes in the owner's project, see
+:mod:`changeover.worker.adapters.owners`. What Nova cannot tell or do is said, never guessed.
 """
 
 from __future__ import annotations
@@ -248,29 +248,45 @@ class NovaServers:
 
     def link(self, uuid: str, metadata: Mapping[str, str]) -> None:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
-        path = f"/servers/{quote(uuid, safe='')}"
-        answer = self._call("POST", f"{path}/metadata", body={"metadata": dict(metadata)})
-        if answer.status != HTTPStatus.CONFLICT:
-            _checked(answer)
-            return
         shown = self._shown(uuid)
         if shown is None:
             raise NotFound(f"no server {uuid}", server=uuid)
+        path, in_project = f"/servers/{quote(uuid, safe='')}", self._in_project(shown.server())
+        body: dict[str, Any] = {"metadata": dict(metadata)}
+        answer = self._call("POST", f"{path}/metadata", body=body, service=in_project)
+        if answer.status != HTTPStatus.CONFLICT:
+            _checked(answer)
+            return
         said = shown.description
         note = " ".join(f"{key}={value}" for key, value in sorted(metadata.items()))
         if note in said:
             return
         kept = said[: max(0, _MOST_DESCRIPTION - len(note) - 1)]
         described = f"{kept} {note}".strip()[:_MOST_DESCRIPTION]
-        _checked(self._call("PUT", path, body={"server": {"description": described}}))
+        body = {"server": {"description": described}}
+        _checked(self._call("PUT", path, body=body, service=in_project))
 
     def delete(self, uuid: str) -> bool:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
-        answer = self._call("DELETE", f"/servers/{quote(uuid, safe='')}")
-        if answer.status == HTTPStatus.NOT_FOUND:
+        shown = self._shown(uuid)
+        if shown is None:
             return False
-        _checked(answer)
-        return True
+        path, in_project = f"/servers/{quote(uuid, safe='')}", self._in_project(shown.server())
+        answer = self._call("DELETE", path, service=in_project)
+        if answer.status != HTTPStatus.NOT_FOUND:
+            _checked(answer)
+            return True
+        # Nova says the same of a server that is gone and of one that is not shown to the asker.
+        if self._shown(uuid) is not None:
+            raise Refuse(f"DELETE {path}: the service user may see this server, not delete it")
+        return False
+
+    def _in_project(self, server: Server) -> HttpService:
+        """Nova in the owner's project, or as an administrator where nobody lets us in there."""
+        try:
+            return self._owners.compute(server.project, server.user)
+        except AskOperator:
+            return self._nova
 
     def _flavor_id(self, name: str) -> str:
         """The id of a flavor, given its name or id; private ones count."""
