@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from changeover.models.placement import (
     ResourceRequest,
 )
 from changeover.worker.adapters.placement_http import HttpPlacement
-from changeover.worker.ports.placement import PlacementTenant
+from changeover.worker.ports.placement import Placement, PlacementTenant
 from changeover.worker.simulator.placement import MemoryPlacement
 
 AES, SHA, FAST = "CUSTOM_FUNCTION_AES", "CUSTOM_FUNCTION_SHA", "CUSTOM_FAST"
@@ -866,3 +867,18 @@ def test_whatever_changes_an_inventory_or_allocates_moves_the_generation(
     url = f"{placement_url}/resource_providers/{other}/inventories"
     said("DELETE", url, None)
     assert moves == sorted(set(moves))
+
+
+def test_no_write_to_a_provider_exists_without_a_generation() -> None:
+    """Creating names changes no provider; whatever does is decided on a generation."""
+    methods = {
+        name: inspect.signature(method).parameters
+        for name, method in inspect.getmembers(Placement, inspect.isfunction)
+        if not name.startswith("_")
+    }
+    reads = {"providers", "state", "inventories", "usage", "candidates"}
+    names = {"ensure_traits", "ensure_resource_classes"}
+    writes = set(methods) - reads - names
+    assert writes == {"put_inventories", "put_traits"}
+    for name in writes:
+        assert methods[name]["generation"].default is inspect.Parameter.empty

@@ -32,6 +32,9 @@ OTHER = "other"
 
 ALIVE = frozenset({"BUILD", "ACTIVE"})
 
+LONGEST_WAIT = 3600.0
+"""Seconds within which everything that is open is due by its row, though every message is lost."""
+
 
 @dataclass
 class _Card:
@@ -281,6 +284,33 @@ class Checker:
                     self._blame(
                         None, f"3: {changeover.id} lives and does not hold {device.device.name}"
                     )
+        latest = self.cloud.clock.now() + LONGEST_WAIT
+        for changeover in live:
+            if changeover.state in CHANGEOVER_MOVING and changeover.due_at > latest:
+                self._blame(None, f"5: changeover {changeover.id} waits for a message alone")
+        self._boots()
+
+    def _boots(self) -> None:
+        """What must be true of every boot at any moment, whatever was delivered or killed."""
+        with self.cloud.database.read() as tx:
+            boots = tx.boots.listed(over=None, limit=10_000)
+            ends = {b.id: [a for a in tx.audit.of(b.id) if _is_outcome(a)] for b in boots}
+        known = {boot.id for boot in boots}
+        for told in self.cloud.accepted:
+            if told.outcome == "boot" and told.boot not in known:
+                self._blame(None, f"4: boot {told.boot} was accepted and is lost")
+        for boot in boots:
+            if len(ends[boot.id]) != (boot.state in BOOT_OVER):
+                self._blame(None, f"4: boot {boot.id} is {boot.state} with {ends[boot.id]}")
+            if boot.state is BootState.BOOTED:
+                if boot.successor not in self.replaces:
+                    self._blame(None, f"7: boot {boot.id} is booted as nothing")
+                elif self.status[boot.successor] == "BUILD":
+                    self._blame(None, f"7: boot {boot.id} is booted before its server is")
+            elif boot.state not in BOOT_OVER and boot.wake_at > max(
+                boot.expires_at, self.cloud.clock.now() + LONGEST_WAIT
+            ):
+                self._blame(None, f"5: boot {boot.id} waits for a message alone")
 
     def finally_(self) -> None:
         """What must be true once all is quiet, other clients' doings included."""
@@ -333,28 +363,17 @@ class Checker:
         if reserved:
             self._blame(None, f"8: {reserved} slots of {card.device.name} are reserved for nobody")
 
-    def _outcomes(self) -> None:  # noqa: C901 - a list of what an outcome must be
+    def _outcomes(self) -> None:
         with self.cloud.database.read() as tx:
             boots = tx.boots.listed(over=None, limit=10_000)
-            ends = {b.id: [a for a in tx.audit.of(b.id) if _is_outcome(a)] for b in boots}
-        known = {boot.id for boot in boots}
-        for told in self.cloud.accepted:
-            if told.outcome == "boot" and told.boot not in known:
-                self._blame(None, f"4: boot {told.boot} was accepted and is lost")
         claims: dict[str, list[str]] = defaultdict(list)
         for boot in boots:
             if boot.state not in BOOT_OVER:
                 self._blame(None, f"4: boot {boot.id} has no outcome: {boot.state}")
-            elif len(ends[boot.id]) != 1:
-                self._blame(None, f"4: boot {boot.id} has {len(ends[boot.id])} outcomes")
             self.seen[f"boot {boot.state}: {boot.reason.code}"] += 1
             alive = [s for s in self.successors(boot.server or boot.id) if self.status[s] in ALIVE]
             if boot.state is BootState.BOOTED:
                 claims[str(boot.successor)].append(boot.id)
-                if boot.successor not in self.replaces:
-                    self._blame(None, f"7: boot {boot.id} is booted as nothing")
-                elif self.status[boot.successor] == "BUILD":
-                    self._blame(None, f"7: boot {boot.id} is booted before its server is")
             elif alive:
                 self._blame(None, f"4: boot {boot.id} is {boot.state}, but {alive} live for it")
         for server, owners in claims.items():
