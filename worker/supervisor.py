@@ -56,7 +56,7 @@ STEADY_SECONDS = 60.0
 
 WORKER_STOP_SECONDS = 20.0
 STOP_SECONDS = 10.0
-ALIVE_SECONDS = 30.0
+ALIVE_SECONDS = 120.0
 
 Start = Callable[[], Child]
 E = TypeVar("E", EmbeddedBroker, EmbeddedPlacement)
