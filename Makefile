@@ -31,7 +31,7 @@ test: $(VENV)/.installed-dev ## Run the tests; ARGS=... is handed on to pytest
 	$(BIN)/python -m pytest $(ARGS)
 
 test-openstack: $(VENV)/.installed-dev ## Boot real servers in a small real OpenStack, which it starts; ARGS=...
-	$(BIN)/python -m pytest tests/openstack $(ARGS)
+	CHANGEOVER_TEST_REQUIRE_SERVICES=1 $(BIN)/python -m pytest tests/openstack $(ARGS)
 
 openstack: $(VENV)/.installed-dev ## Run that OpenStack until Ctrl-C: tests started meanwhile use it
 	$(BIN)/python tests/openstack/up.py $(ARGS)

@@ -13,14 +13,19 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import psycopg
 import pytest
+from harness import judge
 from harness.client import Cards, Changeover, Cloud, eventually
 from harness.deployment import deployed
 from harness.install import FOLDER, TREE
 from harness.providers import Providers
 from harness.servers import Servers, sweep
+from harness.timing import Rescue, table, write
 from openstack.connection import Connection
+from psycopg import sql
 
 from changeover.worker import flock
 from changeover.worker.embedded.child import start_child
@@ -29,6 +34,19 @@ START_SECONDS = 1500.0
 """How long the first start may take: it installs OpenStack."""
 
 TEST_SECONDS = 900
+
+
+_RESCUES: list[Rescue] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print where the time of rescues went."""
+    if _RESCUES:
+        path = TREE / "build" / "openstack-timing.json"
+        write(_RESCUES, path)
+        terminalreporter.section("rescues")
+        for line in (*table(_RESCUES), f"as JSON: {path}"):
+            terminalreporter.write_line(line)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -58,7 +76,10 @@ def cloud() -> Iterator[Cloud]:
             )
             runner.wait_until(ready.exists, timeout=START_SECONDS)
         eventually(ready.exists, within=START_SECONDS)
-        yield Cloud.of(state)
+        found = Cloud.of(state)
+        yield found
+        # Whatever the tests were about: this must never have happened.
+        assert judge.judge_cards(found) == []
 
 
 @pytest.fixture(scope="session")
@@ -91,6 +112,29 @@ def cards(cloud: Cloud, admin: Connection) -> Cards:
     return Cards(cloud, admin)
 
 
+@pytest.fixture(scope="session")
+def trust(alice: Connection, poolmgr: Connection) -> str:
+    """Alice trusts Changeover to boot servers in her name; the trust's id."""
+    body = {
+        "trust": {
+            "trustor_user_id": alice.current_user_id,
+            "trustee_user_id": poolmgr.current_user_id,
+            "project_id": alice.current_project_id,
+            "impersonation": True,
+            "roles": [{"name": "member"}],
+        }
+    }
+    answer = alice.identity.post("/OS-TRUST/trusts", json=body)
+    assert answer.ok, answer.text
+    return str(answer.json()["trust"]["id"])
+
+
+@pytest.fixture(scope="session")
+def rescues() -> list[Rescue]:
+    """What was measured: tests append to it."""
+    return _RESCUES
+
+
 @pytest.fixture
 def servers(admin: Connection) -> Iterator[Servers]:
     """Boots servers; every server of the cloud is deleted when the test is over."""
@@ -107,6 +151,19 @@ def providers(admin: Connection) -> Iterator[Providers]:
     made.remove()
 
 
+@pytest.fixture(scope="session")
+def new_database(postgres_url: str) -> Callable[[], str]:
+    """Makes an empty PostgreSQL database; its URL."""
+
+    def make() -> str:
+        name = f"changeover_{uuid4().hex[:8]}"
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        return f"{postgres_url.rpartition('/')[0]}/{name}"
+
+    return make
+
+
 @pytest.fixture
 def changeover(
     cloud: Cloud, tmp_path: Path, request: pytest.FixtureRequest
@@ -121,7 +178,7 @@ def changeover(
             catalog: dict[str, Any], *, postgresql: bool = False, **settings: object
         ) -> Changeover:
             if postgresql:
-                settings["database_url"] = request.getfixturevalue("postgres_url")
+                settings["database_url"] = request.getfixturevalue("new_database")()
             return stack.enter_context(deployed(cloud, tmp_path / "up", catalog, **settings))
 
         yield start

@@ -138,12 +138,13 @@ class Cloud:
             cursor.execute(sql, values)
             return list(cursor.fetchall())
 
-    def journal(self) -> list[dict[str, Any]]:
+    def journal(self, *, since: float = 0.0) -> list[dict[str, Any]]:
         """What the cards themselves wrote down: see ``plugins/simcards/driver.py``."""
         path = self.state / "cards" / "journal.jsonl"
         if not path.exists():
             return []
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        entries = [json.loads(line) for line in path.read_text().splitlines()]
+        return [entry for entry in entries if entry["at"] >= since]
 
     def _pid(self, service: str) -> Path:
         return self.state / "pid" / service

@@ -138,6 +138,7 @@ def nova(
             "transport_url": place.broker,
             "compute_driver": "fake.FakeDriverWithoutFakeNodes",  # its node keeps its uuid
             "reserved_host_memory_mb": 0,
+            "cpu_allocation_ratio": 1.0,  # a host that is full can be had with one server
             "heal_instance_info_cache_interval": -1,
             "osapi_compute_workers": 1,
             "vif_plugging_is_fatal": False,

@@ -116,6 +116,16 @@ def wait_for_cards(place: Place, count: int) -> None:
     _until("cards", count, known)
 
 
+def quotas(place: Place) -> None:
+    """Let tenant-a boot as much as it wants; tenant-b keeps Nova's defaults."""
+    cloud = connect(place)
+    project = cloud.identity.find_project("tenant-a", ignore_missing=False)
+    unlimited = dict.fromkeys(("instances", "cores", "ram", "key_pairs"), -1)
+    answer = cloud.compute.put(f"/os-quota-sets/{project.id}", json={"quota_set": unlimited})
+    if not answer.ok:
+        raise RuntimeError(f"quotas of tenant-a: {answer.text}")
+
+
 def image(place: Place) -> None:
     """An image that everybody may boot."""
     connect(place).create_image(

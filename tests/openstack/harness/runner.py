@@ -28,7 +28,8 @@ from pathlib import Path
 
 import requests
 import services
-from harness import config, identity, schemas
+from harness import config, identity, judge, schemas
+from harness.client import Cloud
 from harness.config import HOST, Place
 from harness.install import FOLDER, PLUGINS, TREE, environment
 
@@ -64,7 +65,7 @@ class Options:
     computes: int = 3
     cards: Mapping[str, int] = field(default_factory=lambda: {"cmp1": 8, "cmp2": 8})
     retries: int = 10
-    report_seconds: float = 5.0
+    report_seconds: float = 8.0
 
 
 @dataclass
@@ -150,9 +151,7 @@ class Runner:
             "placement/placement.conf": config.placement(place),
             "glance/glance-api.conf": config.glance(place),
             "nova/nova.conf": config.nova(place, "ctl", cell="nova_cell0"),
-            "nova/scheduler.conf": config.nova(
-                place, "ctl", cell="nova_cell0", extra=_WEIGHER if _weigher_there() else None
-            ),
+            "nova/scheduler.conf": config.nova(place, "ctl", cell="nova_cell0", extra=_WEIGHER),
             "nova/cell1.conf": config.nova(place, "ctl", cell="nova_cell1"),
             **{
                 f"nova/{host}.conf": config.nova(place, host, cell=None, with_api=False)
@@ -215,6 +214,7 @@ class Runner:
         self._answers("glance")
         self._answers("cyborg-api")
         identity.wait_for_computes(place, self.options.computes)
+        identity.quotas(place)
         self.say("computes")
         for host, count in self.options.cards.items():
             self._agent(host, count)
@@ -232,6 +232,7 @@ class Runner:
             "computes": self.options.computes,
             "report_seconds": self.options.report_seconds,
         }
+        judge.remember(Cloud(self.state, facts))
         draft = self.state / "cloud.draft"
         draft.touch(mode=0o600)
         draft.write_text(json.dumps(facts, indent=1))
@@ -319,10 +320,6 @@ _WEIGHER = {
         "changeover.worker.nova_weigher.PreferredTraitsWeigher"
     }
 }
-
-
-def _weigher_there() -> bool:
-    return (TREE / "worker" / "nova_weigher.py").exists()
 
 
 def _answers(url: str) -> bool:

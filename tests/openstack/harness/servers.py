@@ -17,7 +17,7 @@ class Servers:
     admin: Connection
     _image: str | None = field(default=None, init=False)
 
-    def flavor(self, vcpus: int = 1, **specs: str) -> str:
+    def flavor(self, *, vcpus: int = 1, **specs: str) -> str:
         """A new flavor with these extra specs; its id. In names, ``__`` stands for ``:``.
 
         >>> servers.flavor(resources__FPGA="1", trait__CUSTOM_FPGA_FUNCTION_AES="required")
