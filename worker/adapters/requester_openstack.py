@@ -236,4 +236,8 @@ def _image(value: Mapping[str, Any]) -> Image:
         for key, said in value.items()
         if key.startswith("trait:") and said == "required"
     )
-    return Image(id=_id(value), properties=ImageProperties(traits_required=traits))
+    return Image(
+        id=_id(value),
+        disk_format=value.get("disk_format"),
+        properties=ImageProperties.model_validate({**value, "traits_required": traits}),
+    )
