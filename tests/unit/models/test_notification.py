@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from changeover.models.errors import Invalid
 from changeover.models.flavor import RequestSpec
+from changeover.models.limited_json import MAX_BYTES, MAX_DEPTH
 from changeover.models.notification import (
-    MAX_BYTES,
-    MAX_DEPTH,
     BuildFailed,
     Ignored,
     ServerCreated,
