@@ -54,7 +54,7 @@ fuzz: $(VENV)/.installed-dev ## Fuzz intake and catalog; ARGS="--inputs 1000000 
 lock: $(VENV)/.made ## Write the lock files anew, with the newest versions allowed
 	$(PIP) install --upgrade uv
 	$(LOCK) pyproject.toml --extra embedded --group build --output-file requirements.lock
-	$(LOCK) pyproject.toml --extra embedded --group build --group test --group lint --group bench \
+	$(LOCK) pyproject.toml --extra embedded --extra plot --group build --group test --group lint --group bench \
 		--constraint requirements.lock --output-file requirements-dev.lock
 	$(LOCK) --group placement --constraint requirements.lock \
 		--output-file requirements-placement.lock

@@ -3,50 +3,134 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from changeover.console.render import Output
+from changeover.console.desk import Desk
+from changeover.console.render import Column, Output
 from changeover.models.errors import Invalid
 
 if TYPE_CHECKING:
+    from changeover.models.workload import RecordedBoot, RecordedFleet
+    from changeover.policies.backtest.engine import Replay
     from changeover.policies.backtest.score import Score
 
 T = TypeVar("T")
 
+SPANS = 60
+"""Points of a plot."""
+
+COMPARED = ("reactive", "newsvendor", "default")
+"""Policies that are compared where none is named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What is replayed, over which devices, and by which rules."""
+
+    boots: Sequence[RecordedBoot]
+    fleet: RecordedFleet
+    program_seconds: float
+    patience: float
+    name: str
+
+
+def from_files(events: Path, fleet: Path, *, program_seconds: float, patience: float) -> Workload:
+    """A workload of files."""
+    from changeover.models.workload import parse_events, parse_fleet
+
+    boots = _read(events, parse_events)
+    return Workload(boots, _read(fleet, parse_fleet), program_seconds, patience, events.name)
+
+
+def from_db(
+    desk: Desk, *, days: float, program_seconds: float | None, patience: float | None
+) -> Workload:
+    """The deployment's own past."""
+    from changeover.worker.recorded import recorded
+
+    found = recorded(desk.remembering_world, days)
+    return Workload(
+        found.boots,
+        found.fleet,
+        found.program_seconds if program_seconds is None else program_seconds,
+        desk.settings.patience_seconds if patience is None else patience,
+        f"the last {days:g} days",
+    )
+
 
 def backtest(
     out: Output,
+    workload: Workload,
     *,
-    events: Path,
-    fleet: Path,
-    program_seconds: float,
-    patience: float,
-    policy: str,
+    policies: Sequence[str],
     seed: int,
     journal: Path | None,
+    plot: Path | None,
 ) -> None:
-    """Replay the events over the fleet under a policy, and score it."""
-    from changeover.models.workload import parse_events, parse_fleet
-    from changeover.policies.backtest.engine import replay
+    """Replay the workload under each policy, and score it."""
+    from changeover.console import plot as plotting
+    from changeover.console.policies import names
     from changeover.policies.backtest.journal import journal_lines
     from changeover.policies.backtest.score import score
-    from changeover.policies.balancing.registry import NAMES, factory
 
-    if policy not in NAMES:
-        raise Invalid(f"no policy is called {policy!r}; there are: {', '.join(NAMES)}")
-    boots = _read(events, parse_events)
-    recorded = _read(fleet, parse_fleet)
-    make = factory(policy, boots, recorded, patience)
-    result = replay(
-        boots, recorded, make, program_seconds=program_seconds, patience=patience, seed=seed
-    )
-    if journal is not None:
-        lines = journal_lines(result.journal, recorded.devices, recorded.functions)
-        with journal.open("w", encoding="utf-8") as sink:
-            sink.writelines(f"{line}\n" for line in lines)
-    _show(out, policy, score(boots, result.journal, patience))
+    for name in policies:
+        if name not in names():
+            raise Invalid(f"no policy is called {name!r}; there are: {', '.join(names())}")
+    if journal is not None and len(policies) > 1:
+        raise Invalid("--journal is written for one policy: name just one with --policy")
+    if plot is not None:
+        plotting.check(plot)
+    runs: dict[str, tuple[Score, Replay]] = {}
+    for name in policies:
+        result = _replay(workload, name, seed)
+        runs[name] = score(workload.boots, result.journal, workload.patience), result
+        if journal is not None:
+            fleet = workload.fleet
+            lines = journal_lines(result.journal, fleet.devices, fleet.functions)
+            with journal.open("w", encoding="utf-8") as sink:
+                sink.writelines(f"{line}\n" for line in lines)
+    if plot is not None:
+        from changeover.policies.backtest.series import series
+
+        title = (
+            f"{workload.name}: {workload.program_seconds:g} s to program, "
+            f"patience {workload.patience:g} s"
+        )
+        ended = max(result.ended for _, result in runs.values())
+        drawn = {
+            name: series(scored, result.journal, ended, SPANS)
+            for name, (scored, result) in runs.items()
+        }
+        plotting.draw(plot, drawn, title)
+    _show(out, workload, {name: _facts(name, scored) for name, (scored, _) in runs.items()})
+    if plot is not None and not out.as_json:
+        out.line(f"drawn: {plot}")
+
+
+def _replay(workload: Workload, name: str, seed: int) -> Replay:
+    from changeover.console.policies import policy
+    from changeover.policies.backtest.engine import IllegalProgramError, replay
+    from changeover.policies.balancing.registry import NAMES
+
+    make = policy(name, workload.boots, workload.fleet, workload.patience)
+    try:
+        return replay(
+            workload.boots,
+            workload.fleet,
+            make,
+            program_seconds=workload.program_seconds,
+            patience=workload.patience,
+            seed=seed,
+        )
+    except IllegalProgramError as exc:
+        raise Invalid(f"policy {name} asked for a program that the rules forbid: {exc}") from exc
+    except Exception as exc:
+        if name in NAMES:
+            raise
+        raise Invalid(f"policy {name} failed: {exc!r}") from exc
 
 
 def _read(path: Path, parse: Callable[[TextIO], T]) -> T:
@@ -63,27 +147,52 @@ def _read(path: Path, parse: Callable[[TextIO], T]) -> T:
         raise Invalid(f"{path}: {exc}") from exc
 
 
-def _show(out: Output, policy: str, result: Score) -> None:
-    loss = result.first_try_failures + result.waiting
-    document = {
+def _facts(policy: str, result: Score) -> dict[str, Any]:
+    return {
         "policy": policy,
         "scored": result.scored,
         "first_try_failures": result.first_try_failures,
         "waiting": result.waiting,
-        "loss": loss,
+        "loss": result.first_try_failures + result.waiting,
         "abandoned": result.abandoned,
         "programs": result.programs,
         "wasted_programs": result.wasted_programs,
         "wait_mean": result.wait_mean,
     }
+
+
+def _show(out: Output, workload: Workload, runs: dict[str, dict[str, Any]]) -> None:
     if out.as_json:
-        out.document(document)
+        [*documents] = runs.values()
+        out.document(documents[0] if len(documents) == 1 else {"policies": documents})
         return
-    out.line(f"policy {policy}, {result.scored} boots scored")
-    out.line(f"  first-try failures  {100 * result.first_try_failures:7.2f} %")
-    out.line(f"  mean wait, patience {100 * result.waiting:7.2f} %")
-    out.line(f"  loss                {100 * loss:7.2f} %")
-    out.line(f"  abandoned           {100 * result.abandoned:7.2f} %")
-    out.line(f"  programs            {result.programs:7d}")
-    out.line(f"  of them for nothing {result.wasted_programs:7d}")
-    out.line(f"  mean wait           {result.wait_mean:7.1f} s")
+    scored = next(iter(runs.values()))["scored"]
+    out.line(
+        f"{workload.name}: {len(workload.boots)} boots, {scored} of them scored, "
+        f"{len(workload.fleet.devices)} devices, {workload.program_seconds:g} s to program, "
+        f"patience {workload.patience:g} s"
+    )
+    columns = [
+        Column("policy", "policy"),
+        Column("failures", "failed at first try", right=True),
+        Column("waiting", "wait, of patience", right=True),
+        Column("loss", "loss", right=True),
+        Column("abandoned", "abandoned", right=True),
+        Column("programs", "programs", right=True),
+        Column("wasted", "for nothing", right=True),
+        Column("wait", "mean wait", right=True),
+    ]
+    rows = [
+        {
+            "policy": run["policy"],
+            "failures": f"{100 * run['first_try_failures']:.2f} %",
+            "waiting": f"{100 * run['waiting']:.2f} %",
+            "loss": f"{100 * run['loss']:.2f} %",
+            "abandoned": f"{100 * run['abandoned']:.2f} %",
+            "programs": run["programs"],
+            "wasted": run["wasted_programs"],
+            "wait": f"{run['wait_mean']:.1f} s",
+        }
+        for run in runs.values()
+    ]
+    out.table(rows, columns)

@@ -492,29 +492,67 @@ def plan_replay(plan_id: PlanId, *, json: Json = False) -> None:
 @app.command()
 def backtest(
     *,
-    events: Annotated[Path, typer.Option(help="Recorded boots: CSV, may be gzipped.")],
-    fleet: Annotated[Path, typer.Option(help="Devices and the slots that each yields: CSV.")],
-    program_seconds: Annotated[float, typer.Option(help="Seconds to program a device.", min=0.0)],
-    patience: Annotated[float, typer.Option(help="Seconds that a boot waits at most.", min=0.001)],
+    events: Annotated[
+        Path | None, typer.Option(help="Recorded boots: CSV, may be gzipped.")
+    ] = None,
+    fleet: Annotated[
+        Path | None, typer.Option(help="Devices and the slots that each yields: CSV.")
+    ] = None,
+    from_db: Annotated[
+        bool, typer.Option("--from-db", help="What this deployment recorded itself, instead.")
+    ] = False,
+    days: Annotated[float, typer.Option(help="So many days of it.", min=0.001)] = 30.0,
+    program_seconds: Annotated[
+        float | None,
+        typer.Option(help="Seconds to program a device; --from-db: the catalog's.", min=0.0),
+    ] = None,
+    patience: Annotated[
+        float | None,
+        typer.Option(help="Seconds that a boot waits; --from-db: the setting's.", min=0.001),
+    ] = None,
     policy: Annotated[
-        str, typer.Option(help="static, reactive, newsvendor or default.")
-    ] = "default",
+        list[str] | None,
+        typer.Option(
+            help="static, reactive, newsvendor, default, or one that a package offers; "
+            "repeatable, to compare.",
+            autocompletion=complete.policies,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="For policies that use chance.")] = 0,
     journal: Annotated[Path | None, typer.Option(help="Write what was done: JSON lines.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw it over time: FILE.png or FILE.svg.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Try a policy in virtual time on a recorded workload."""
+    """Try policies in virtual time on a recorded workload.
+
+    Either on files (--events and --fleet), or on what this deployment recorded (--from-db).
+    """
     from changeover.console import backtest as run
 
+    if from_db:
+        if events is not None or fleet is not None:
+            raise typer.BadParameter("--from-db takes the place of --events and --fleet")
+        with _desk() as desk:
+            workload = run.from_db(
+                desk, days=days, program_seconds=program_seconds, patience=patience
+            )
+        named = policy or list(run.COMPARED)
+    else:
+        if events is None or fleet is None or program_seconds is None or patience is None:
+            raise typer.BadParameter(
+                "give --events, --fleet, --program-seconds and --patience, or --from-db"
+            )
+        workload = run.from_files(events, fleet, program_seconds=program_seconds, patience=patience)
+        named = policy or ["default"]
     run.backtest(
         Output(json),
-        events=events,
-        fleet=fleet,
-        program_seconds=program_seconds,
-        patience=patience,
-        policy=policy,
+        workload,
+        policies=list(dict.fromkeys(named)),
         seed=seed,
         journal=journal,
+        plot=plot,
     )
 
 

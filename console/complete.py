@@ -87,3 +87,10 @@ def subjects(incomplete: str) -> list[str]:
 def cancellable(incomplete: str) -> list[str]:
     """Whatever can be cancelled."""
     return [*tasks(incomplete), *boots(incomplete), *changeovers(incomplete)]
+
+
+def policies(incomplete: str) -> list[str]:
+    """Policies that can be backtested."""
+    from changeover.console.policies import names
+
+    return [name for name in names() if name.startswith(incomplete)]

@@ -147,6 +147,24 @@ class Desk:
             accelerators=open_accelerators(self.settings, self.catalog),
         )
 
+    @cached_property
+    def remembering_world(self) -> World:
+        """A world that knows only what is recorded: it asks neither Placement nor Nova."""
+        from changeover.worker.bootstrap import open_accelerators
+        from changeover.worker.world import World
+
+        return World(
+            database=self.database,
+            placement=cast("PlacementTenant", None),
+            servers=cast("Servers", None),
+            programmers={},
+            clock=self.clock,
+            catalog=self.catalog,
+            settings=self.settings,
+            owner=f"console:{os.getpid()}",
+            accelerators=open_accelerators(self.settings, self.catalog),
+        )
+
     def look(self) -> dict[str, int]:
         """Find what devices came and went, and read every one of them from Placement."""
         from changeover.models.errors import Busy

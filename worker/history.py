@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -56,7 +57,9 @@ def functions_of(world: World, kinds: Mapping[str, RequestKind]) -> Wanted:
     found: dict[str, tuple[tuple[str, int], ...]] = {}
     for key, kind in kinds.items():
         try:
-            request = resolved(world, kind.request, kind.device_profile).request
+            # Where it was asked for says nothing of what.
+            anywhere = replace(kind.request, availability_zone=None)
+            request = resolved(world, anywhere, kind.device_profile).request
         except ChangeoverError as exc:
             log.warning("history.kind_unknown", kind=key, why=exc.message)
             continue

@@ -1,0 +1,144 @@
+"""Backtests from the command line: files, the deployment's own past, plots, others' policies."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from unit.console.conftest import Teller
+from unit.console.home import Home
+
+from changeover.models.placement import ResourceRequest
+from changeover.policies.request import request_of_flavor
+from changeover.worker.simulator.fleet import describe_fleet
+
+ROOT = Path(__file__).parents[3]
+DATA = ROOT / "tests" / "data" / "workloads"
+FILES = (
+    "--events", str(DATA / "small.events.csv"), "--fleet", str(DATA / "small.fleet.csv"),
+    "--program-seconds", "10", "--patience", "60",
+)  # fmt: skip
+
+HOUR = 3600.0
+
+
+def _request(name: str) -> ResourceRequest:
+    flavor = next(f for f in describe_fleet().flavors if f.name == name)
+    return request_of_flavor(flavor).request
+
+
+def _record(home: Home) -> None:
+    """Ten days of demand: aes every hour, for half an hour; gzip in the morning, failing."""
+    now = home.operator.clock.now()
+    with home.database.write() as tx:
+        aes = tx.demand.kind(_request("fpga.aes"), None)
+        gzip = tx.demand.kind(_request("fpga.gzip"), None)
+        for hour in range(240):
+            at = now - (240 - hour) * HOUR
+            tx.demand.arrived(f"aes-{hour}", aes, at, failed=False)
+            tx.demand.ended(f"aes-{hour}", at + HOUR / 2)
+            if hour % 24 == 9:
+                tx.demand.arrived(f"gzip-{hour}", gzip, at, failed=True)
+                tx.demand.succeeded(f"gzip-{hour}", f"again-{hour}", at + 60.0)
+                tx.demand.ended(f"again-{hour}", at + 2 * HOUR)
+
+
+def test_policies_are_compared_on_the_deployments_own_past(tell: Teller, home: Home) -> None:
+    told = tell("backtest", "--from-db", "--json")
+    assert told.status == 2
+    assert "no server that asked for devices was recorded" in told.error["message"]
+    _record(home)
+    runs = tell("backtest", "--from-db", "--patience", "600", "--json").json["policies"]
+    assert [run["policy"] for run in runs] == ["reactive", "newsvendor", "default"]
+    assert {run["scored"] for run in runs} == {runs[0]["scored"]}
+    assert runs[0]["scored"] > 200
+    text = tell("backtest", "--from-db", "--policy", "static", "--policy", "reactive").out
+    assert "static" in text
+    assert "250 boots" in text
+
+
+def test_what_does_not_go_together_is_refused(tell: Teller) -> None:
+    for words in (
+        ("--from-db", "--events", "x.csv"),
+        ("--events", "x.csv"),
+        (*FILES, "--policy", "nonsense"),
+        (*FILES, "--policy", "static", "--policy", "reactive", "--journal", "j.jsonl"),
+        (*FILES, "--plot", "picture.gif"),
+        (*FILES, "--plot", "/nowhere/at/all.png"),
+    ):
+        assert tell("backtest", *words).status == 2, words
+
+
+@pytest.mark.parametrize("form", ["png", "svg"])
+def test_a_plot_is_drawn(tell: Teller, tmp_path: Path, form: str) -> None:
+    pytest.importorskip("matplotlib", reason="the extra changeover[plot] is not installed")
+    path = tmp_path / f"picture.{form}"
+    words = ("--policy", "reactive", "--policy", "default", "--plot", str(path))
+    told = tell("backtest", *FILES, *words)
+    assert told.status == 0, told.err
+    data = path.read_bytes()
+    if form == "png":
+        assert data.startswith(b"\x89PNG")
+        assert len(data) > 10_000
+    else:
+        text = "".join(ET.fromstring(data).itertext())  # noqa: S314 - our own file
+        assert "svg" in ET.fromstring(data).tag  # noqa: S314 - our own file
+        assert len(data) > 10_000, text
+
+
+def test_without_matplotlib_a_plot_is_refused_before_the_run(
+    tell: Teller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.partition(".")[0] == "matplotlib":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    told = tell("backtest", *FILES, "--plot", str(tmp_path / "picture.png"))
+    assert told.status == 2
+    assert "changeover[plot]" in told.err
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The example package of docs/policies.md, really installed; the environment that has it."""
+    target = tmp_path_factory.mktemp("site")
+    source = tmp_path_factory.mktemp("source") / "example-policy"
+    source.mkdir()
+    for file in (ROOT / "docs" / "example-policy").iterdir():
+        if file.is_file():
+            (source / file.name).write_bytes(file.read_bytes())
+    subprocess.run(
+        [
+            sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index",
+            "--no-build-isolation", "--disable-pip-version-check", "--target", target, source,
+        ],
+        check=True,
+    )  # fmt: skip
+    return {**os.environ, "PYTHONPATH": str(target)}
+
+
+def test_a_policy_of_an_installed_package_is_listed_and_runs(installed: dict[str, str]) -> None:
+    script = Path(sys.executable).with_name("changeover")
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [script, "backtest", *FILES, *words],
+            env=installed, capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+
+    told = run("--policy", "nonsense")
+    assert told.returncode == 2
+    assert "static, reactive, newsvendor, default, oldest" in told.stderr
+    told = run("--policy", "oldest", "--json")
+    assert told.returncode == 0, told.stderr
+    assert '"policy": "oldest"' in told.stdout
