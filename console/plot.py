@@ -50,7 +50,8 @@ def draw(path: Path, runs: Mapping[str, Series], title: str) -> None:
         panel.set_ylim(bottom=0)
         panel.grid(visible=True, alpha=0.3)
     waits.set_title(title)
-    waits.legend(loc="upper right")
+    lines, names = waits.get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=len(names))
     metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
     try:
         figure.savefig(path, dpi=120, metadata=metadata)
