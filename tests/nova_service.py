@@ -58,6 +58,7 @@ class NovaService:
         """Bodies of create requests."""
         self.callers: dict[str, list[tuple[str, str]]] = defaultdict(list)
         """Users and projects by which each method was called."""
+        self.aggregates: list[dict[str, Any]] = []
         self.forbid: set[str] = set()
         """Methods that find no server, as Nova hides those that one may not touch."""
         self.tokens: dict[str, tuple[str, str]] = {}
@@ -395,6 +396,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._one(uuid, rest, body)
             case ("GET", ["os-services"]):
                 return 200, {"services": self._services(query)}
+            case ("GET", ["os-aggregates"]):
+                return 200, {"aggregates": service.aggregates}
             case ("GET", ["flavors"]):
                 with service.servers._tx() as db:
                     names = [r["name"] for r in db.execute("SELECT name FROM flavors")]

@@ -116,7 +116,7 @@ def _untold(world: World) -> int:
     """Failed servers that no notification told of: it was lost, or nobody listened.
 
     Each look begins where the last one ended, with some overlap, so that a cloud full of failed
-    servers is not read again and again.
+    servers is not read again and again. Times are in whole seconds there.
     """
     now = world.clock.now()
     every = world.settings.look_seconds
@@ -126,7 +126,7 @@ def _untold(world: World) -> int:
         looked = tx.switches.get(LOOK)
     since = now - world.settings.patience_seconds
     if looked is not None:
-        since = max(since, float(looked["until"]) - every - LOOK_OVERLAP)
+        since = max(since, float(looked["since"]))
     try:
         failed = world.servers.failed_since(since)
     except ChangeoverError as exc:
@@ -136,10 +136,11 @@ def _untold(world: World) -> int:
     # A young failure may be told of this moment.
     old = [one for one in failed if one.timestamp <= now - every / 2]
     found = intake.accept_found(old, source=LOOK)
-    whole = len(failed) < FOUND_AT_ONCE
+    onward = now - every - LOOK_OVERLAP
+    if len(failed) >= FOUND_AT_ONCE:  # there are more: go on at once where this look was cut off
+        onward = min(onward, max(since, failed[-1].timestamp - 1.0))
     with world.database.write() as tx:
-        until = now if whole else max(since, failed[-1].timestamp)
-        tx.switches.set(LOOK, {"until": until}, now)
+        tx.switches.set(LOOK, {"since": onward}, now)
     return found
 
 

@@ -24,7 +24,7 @@ from changeover.models.errors import (
     Unreachable,
 )
 from changeover.models.flavor import Flavor
-from changeover.worker.adapters import nova_wire
+from changeover.worker.adapters import nova_wire, servers_nova
 from changeover.worker.adapters.nova_wire import ShownServer, create_body
 from changeover.worker.adapters.owners import trusts_of
 from changeover.worker.adapters.servers_nova import NovaServers
@@ -374,3 +374,27 @@ def test_nothing_secret_is_shown(servers: NovaServers) -> None:
     assert made.blueprint is not None
     assert made.blueprint.user_data == "c2VjcmV0"
     assert "c2VjcmV0" not in repr(replace(made, name="x"))
+
+
+def test_a_zone_is_the_aggregates_that_name_it(
+    nova: NovaService, servers: NovaServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def aggregate(uuid: str, **metadata: str) -> dict[str, Any]:
+        zone = metadata.get("availability_zone")
+        return {"uuid": uuid, "name": uuid, "metadata": metadata, "availability_zone": zone}
+
+    nova.aggregates = [
+        aggregate("one", availability_zone="green"),
+        aggregate("two", availability_zone="green", ssd="true"),
+        aggregate("three", availability_zone="blue"),
+        aggregate("four", filter_tenant_id="demo"),
+    ]
+    assert servers.zone_aggregates("green") == {"one", "two"}
+    assert servers.zone_aggregates("nova") == set()
+    nova.aggregates = []
+    assert servers.zone_aggregates("blue") == {"three"}  # known for a minute
+    monkeypatch.setattr(servers_nova, "ZONES_KNOWN", 0.0)
+    assert servers.zone_aggregates("blue") == set()
+    nova.aggregates = [{"name": "no uuid"}]
+    with pytest.raises(Garbled):
+        servers.zone_aggregates("blue")
