@@ -26,6 +26,8 @@ def plain(value: Any) -> Any:
         return value.value
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
+    if hasattr(value, "shown"):  # what of it is fit to be shown
+        return value.shown()
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     if hasattr(value, "as_json"):

@@ -115,6 +115,13 @@ class Blueprint(_Part):
         """What is stored; see :meth:`from_json`."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
+    def shown(self) -> dict[str, Any]:
+        """For people and their tools: all but the user data, of which only the length is told."""
+        known = self.model_dump(mode="json", exclude_defaults=True, exclude={"user_data"})
+        if self.user_data is None:
+            return known
+        return {**known, "user_data": f"({len(self.user_data)} characters)"}
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Blueprint:
         """The blueprint of :meth:`as_json`."""

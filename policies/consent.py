@@ -82,6 +82,12 @@ class Successor:
     blueprint: Blueprint
     without: tuple[str, ...]
 
+    def told(self, agreed: Consent, *, as_owner: bool) -> str:
+        """Why it is created, in whose name, and without what, in one sentence."""
+        name = "its owner's" if as_owner else "the service user's"
+        lacks = f", without {', '.join(self.without)}" if self.without else ""
+        return f"created again in {name} name{lacks}: {agreed.why}"
+
 
 def successor(
     blueprint: Blueprint | None,

@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from changeover.models.blueprint import Blueprint
 from changeover.models.boot import Boot
 from changeover.models.errors import (
     AskOperator,
@@ -28,7 +29,7 @@ from changeover.models.errors import (
 from changeover.models.reasons import Reason
 from changeover.models.states import BootState
 from changeover.policies.backoff import backoff, jitter_of
-from changeover.policies.consent import Losses, Successor, consent, successor
+from changeover.policies.consent import Losses, consent, successor
 from changeover.worker.filtered import why_filtered
 from changeover.worker.holds import offer_slots, open_slots
 from changeover.worker.leave_to_owner import leave_to_owner
@@ -132,9 +133,10 @@ def _ready(world: World, boot: Boot) -> Boot:
         made_of = _successor(world, boot, failed)
         if isinstance(made_of, str):
             return leave_to_owner(world, boot, made_of)
-        log.info("boot.blueprint", without=made_of.without)
+        blueprint, reason = made_of
         changes = {
-            "blueprint": made_of.blueprint,
+            "reason": reason,
+            "blueprint": blueprint,
             "project": failed.project,
             "user": failed.user,
         }
@@ -169,8 +171,8 @@ def _seen_to(world: World, boot: Boot, failed: Server) -> Boot | None:
     return _give_back(world, boot, BootState.CANCELLED, reason)
 
 
-def _successor(world: World, boot: Boot, failed: Server) -> Successor | str:
-    """What to create in the failed server's place, or why nothing may be created."""
+def _successor(world: World, boot: Boot, failed: Server) -> tuple[Blueprint, Reason] | str:
+    """What to create in the failed server's place and why, or why nothing may be created."""
     settings = world.settings
     agreed = consent(
         settings.recreated,
@@ -191,12 +193,18 @@ def _successor(world: World, boot: Boot, failed: Server) -> Successor | str:
     forced = boot.request.hosts
     if blueprint is not None and blueprint.host is None and forced:
         blueprint = blueprint.model_copy(update={"host": forced[0]})
-    return successor(
+    as_owner = authority is Authority.OWNER
+    made_of = successor(
         blueprint,
         lost=failed.lost,
-        as_owner=authority is Authority.OWNER,
+        as_owner=as_owner,
         losses=Losses(networks=settings.lost_networks, key=settings.lost_key),
     )
+    if isinstance(made_of, str):
+        return made_of
+    told = made_of.told(agreed, as_owner=as_owner)
+    facts = {"as_owner": as_owner, "without": list(made_of.without)}
+    return made_of.blueprint, Reason("boot.consented", told, facts)
 
 
 def _whose(world: World, boot: Boot, failed: Server) -> str | None:

@@ -73,6 +73,13 @@ def test_only_who_opted_in_is_created_again(
             assert boot.blueprint is None
         else:
             assert boot.blueprint is not None
+            with cloud.database.read() as tx:
+                deeds = tx.audit.of(boot.id)
+            [why] = [d["facts"]["reason"] for d in deeds if d["action"] == "boot.creating"]
+            assert why["text"] == (
+                "created again in its owner's name: the server's metadata say "
+                "changeover:recreate=true"
+            )
         cloud.checker.finally_()
         assert not cloud.checker.violations, cloud.checker.violations
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from changeover.console.render import plain
 from changeover.models.blueprint import Blueprint, Network
 from changeover.models.errors import Invalid
 
@@ -43,7 +44,12 @@ def test_stored_and_restored() -> None:
 
 
 def test_user_data_is_not_shown() -> None:
-    assert "c2VjcmV0" not in repr(Blueprint.parse(FULL))
+    full = Blueprint.parse(FULL)
+    assert "c2VjcmV0" not in repr(full)
+    assert "c2VjcmV0" not in str(full.shown())
+    assert full.shown() == {**full.as_json(), "user_data": "(8 characters)"}
+    assert plain({"boot": [full]}) == {"boot": [full.shown()]}
+    assert Blueprint(name="s", flavor="f").shown() == {"name": "s", "flavor": "f"}
 
 
 @pytest.mark.parametrize(
