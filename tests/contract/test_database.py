@@ -56,6 +56,7 @@ from changeover.worker.simulator.clock import VirtualClock
 from changeover.worker.simulator.fleet import Shape, describe_fleet
 from changeover.worker.store import Database, Hint, Tx
 from changeover.worker.store.discovered import DiscoveredRecord
+from changeover.worker.store.hints import MOST_PATIENCE
 from changeover.worker.store.session import columns_of
 
 T = TypeVar("T")
@@ -665,7 +666,8 @@ def test_a_hint_that_was_lost_is_sent_again_at_once(database: Database) -> None:
     assert add(NOW + 0.5, NOW + 60) == []  # on its way
     assert add(NOW + 5, NOW + 60) == [NOW + 5]
     assert add(NOW + 5.5, NOW + 60) == []
-    assert add(NOW + 10, NOW + 9) == [NOW + 9]
+    assert add(NOW + 10, NOW + 9) == []  # as patient again as it was already
+    assert add(NOW + 12, NOW + 11) == [NOW + 11]
     with database.write() as tx:
         assert tx.hints.take("t", 1)
         assert not tx.hints.take("t", 1)
@@ -684,7 +686,23 @@ def test_hints_that_nobody_took_are_sent_again_now_and_then(database: Database) 
         assert {h.due_at for h in first} == {NOW + 10}
         assert [h.args for h in tx.hints.overdue(NOW + 2.5, NOW + 10, 10)] == [(2,)]
         assert tx.hints.overdue(NOW + 2.5, NOW + 10, 10) == []
-        assert len(tx.hints.overdue(NOW + 10.1, NOW + 20, 10)) == 5
+        assert [h.args for h in tx.hints.overdue(NOW + 10.1, NOW + 20, 10)] == [(3,), (4,)]
+        assert len(tx.hints.overdue(NOW + 20.1, NOW + 30, 10)) == 3
+
+
+def test_hints_that_wait_their_turn_are_not_sent_over_and_over(database: Database) -> None:
+    """Sweeps every half second for ten minutes, as in a storm: few copies, never far apart."""
+    with database.write() as tx:
+        tx.hints.add("t", queue="q", now=NOW)
+    at = []
+    for tick in range(1200):
+        now = NOW + tick / 2
+        with database.write() as tx:
+            at += [now - NOW for _ in tx.hints.overdue(now - 2.0, now, 10)]
+    assert len(at) < 40
+    gaps = [later - earlier for earlier, later in itertools.pairwise([0.0, *at])]
+    assert gaps[0] <= 3.0
+    assert max(gaps) <= MOST_PATIENCE + 3.0
 
 
 def test_many_that_announce_the_same_work_send_one_hint(database: Database) -> None:

@@ -16,6 +16,19 @@ from changeover.worker.store.session import Hint, Session
 STALE_SECONDS = 1.0
 """A hint that is overdue for so long is not on its way any more."""
 
+MOST_PATIENCE = 20.0
+"""Longest time between two sendings of a hint that nobody takes up, beside the sender's own."""
+
+
+def _patience() -> Any:
+    """How long a hint may go on being overdue before it is sent again: as long as it was already.
+
+    In a storm most hints are not lost but wait their turn. Were all of them sent again at each
+    sweep, their copies would keep the others from theirs.
+    """
+    waited = HintRow.due_at - HintRow.created_at
+    return case((waited > MOST_PATIENCE, MOST_PATIENCE), (waited > 0.0, waited), else_=0.0)
+
 
 class Hints:
     """Added with the change that they announce; taken by the worker that acts on it."""
@@ -33,10 +46,11 @@ class Hints:
         """
         due = now if due_at is None else due_at
         key = ":".join((task, *map(str, args)))
+        # It waits from when it is due, not from when that was said.
         statement = self.session.insert(HintRow).values(
-            key=key, task=task, args=list(args), queue=queue, due_at=due, created_at=now
+            key=key, task=task, args=list(args), queue=queue, due_at=due, created_at=due
         )
-        stale = HintRow.due_at < now - STALE_SECONDS
+        stale = HintRow.due_at + _patience() < now - STALE_SECONDS
         statement = statement.on_conflict_do_update(
             index_elements=[HintRow.key],
             set_={"due_at": case((stale, min(due, now)), else_=due), "queue": queue},
@@ -65,7 +79,10 @@ class Hints:
         Postponing them spaces out the next sending; sending is the caller's.
         """
         due = (
-            select(HintRow.key).where(HintRow.due_at < before).order_by(HintRow.due_at).limit(limit)
+            select(HintRow.key)
+            .where(HintRow.due_at + _patience() < before)
+            .order_by(HintRow.due_at)
+            .limit(limit)
         )
         rows = self.session.rows(
             update(HintRow)
