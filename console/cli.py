@@ -382,6 +382,15 @@ def callbacks(
             telling.listing(desk, Output(json), state=state, limit=limit)
 
 
+@app.command()
+def reservations(*, json: Json = False) -> None:
+    """Upcoming leases, what is being done for them, and why."""
+    from changeover.console import reservations as leases
+
+    with _desk() as desk:
+        leases.listing(desk, Output(json))
+
+
 @app.command(name="dead-letters")
 def dead_letters(
     *,

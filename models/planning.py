@@ -9,7 +9,7 @@ from typing import Literal
 from changeover.models.reasons import Reason
 
 Mode = Literal["single_program", "fully_dynamic"]
-DemandKind = Literal["boot", "task", "layout", "floor", "forecast"]
+DemandKind = Literal["boot", "task", "layout", "floor", "forecast", "early-lease", "lease"]
 
 
 @dataclass(frozen=True, slots=True)

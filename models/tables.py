@@ -30,6 +30,7 @@ from changeover.models.blueprint import Blueprint
 from changeover.models.catalog import FoundDevice
 from changeover.models.placement import ProviderState, ResourceRequest
 from changeover.models.reasons import Reason
+from changeover.models.reservation import Reservation
 from changeover.models.states import (
     CHANGEOVER_LIVE,
     BootState,
@@ -255,6 +256,17 @@ class CallbackRow(Base):
     error: Mapped[str | None] = mapped_column(String(512))
     finished_at: Mapped[float | None]
     __table_args__ = (Index("ix_callbacks_state_due", "state", "due_at"),)
+
+
+class ReservationRow(Base):
+    """See :class:`changeover.models.reservation.ReservationRecord`."""
+
+    __tablename__ = "reservations"
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    starts_at: Mapped[float] = mapped_column(index=True)
+    reservation: Mapped[Reservation] = mapped_column(Stored(Reservation))
+    read_at: Mapped[float]
+    reason: Mapped[Reason] = mapped_column(Stored(Reason))
 
 
 class DeviceRow(Base):

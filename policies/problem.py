@@ -15,7 +15,7 @@ from typing import Final
 
 from changeover.models.planning import DemandClass, DeviceView, PlanInputs
 
-LOW: Final = frozenset({"floor", "forecast"})
+LOW: Final = frozenset({"floor", "forecast", "early-lease"})
 """Kinds that only take what every other kind leaves."""
 
 NOBODY: Final = -1

@@ -22,6 +22,7 @@ from changeover.worker.ports.clock import Clock
 from changeover.worker.ports.placement import PlacementTenant
 from changeover.worker.ports.programmer import Programmer
 from changeover.worker.ports.requester import Requester
+from changeover.worker.ports.reservations import Reservations
 from changeover.worker.ports.servers import Servers
 from changeover.worker.ports.webhook import Webhook
 from changeover.worker.settings import Settings
@@ -223,6 +224,17 @@ def open_requester(
         )
     servers_port = open_servers(settings, open_placement(settings), SystemClock())
     return ServiceRequester(service, servers_port.authority, project, user, timeouts=limits)
+
+
+def open_reservations(settings: Settings) -> Reservations:
+    """The Blazar of the named cloud."""
+    from changeover.worker.adapters.reservations_blazar import (  # noqa: PLC0415 - see above
+        BlazarReservations,
+    )
+    from changeover.worker.adapters.service_http import Timeouts  # noqa: PLC0415 - see above
+
+    limits = Timeouts(read=settings.request_timeout_seconds)
+    return BlazarReservations.from_cloud(settings.cloud, timeouts=limits)
 
 
 def open_webhook(settings: Settings) -> Webhook:

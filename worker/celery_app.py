@@ -27,6 +27,7 @@ from changeover.worker.queues import (
     PLAN_QUEUE,
     REBOOT,
     REFRESH,
+    RESERVE,
     SWEEP,
     SWEEP_QUEUE,
     host_queue,
@@ -70,6 +71,7 @@ def make_app(settings: Settings) -> Celery:
             BALANCE: {"queue": SWEEP_QUEUE},
             REFRESH: {"queue": SWEEP_QUEUE},
             DELIVER: {"queue": CALLBACK_QUEUE},
+            RESERVE: {"queue": SWEEP_QUEUE},
         },
         # Once: it makes the connection anew. Without, beat goes on for ever with the dead
         # connection of a RabbitMQ that was restarted.
@@ -90,6 +92,11 @@ def make_app(settings: Settings) -> Celery:
         beat_max_loop_interval=1.0,
         beat_schedule={
             "sweep": {"task": SWEEP, "schedule": settings.sweep_seconds},
+            **(
+                {"reserve": {"task": RESERVE, "schedule": settings.reservation_seconds}}
+                if settings.blazar
+                else {}
+            ),
             "balance": {"task": BALANCE, "schedule": settings.balance_seconds},
             "refresh": {"task": REFRESH, "schedule": settings.refresh_seconds},
         },

@@ -30,6 +30,7 @@ from changeover.worker.demand import (
     task_demands,
 )
 from changeover.worker.history import prospects
+from changeover.worker.reserve import lease_demands
 from changeover.worker.thrash import forecasts_left
 from changeover.worker.world import World
 
@@ -67,6 +68,7 @@ def gather(world: World, *, boots: Sequence[Boot] | None = None, balance: bool =
         if boots is None:
             boots = tx.boots.in_states(BOOT_WANTS, wake_before=now, limit=BOOTS_AT_ONCE)
         tasks = {task.id: task for task in tx.tasks.all(queued_only=True)}
+        leases = lease_demands(world, tx, now)
         expected = prospects(world, tx, now) if world.settings.forecast else {}
         left = forecasts_left(world, tx, now) if balance and expected else 0
     wanted = _most_wanted(expected) if left else {}
@@ -88,6 +90,7 @@ def gather(world: World, *, boots: Sequence[Boot] | None = None, balance: bool =
         demands=(
             *boot_demands(world, judged, now),
             *task_demands(world, tasks.values(), for_tasks, views),
+            *leases,
             *(floor_demands(world) if balance else ()),
             *forecast_demands(world, wanted),
         ),

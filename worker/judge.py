@@ -35,6 +35,7 @@ from changeover.worker.gather import Gathered, gather
 from changeover.worker.history import learn
 from changeover.worker.plan_json import inputs_as_json, plan_as_json
 from changeover.worker.queues import ADVANCE, ADVANCE_QUEUE, BOOT_QUEUE, JUDGE, REBOOT
+from changeover.worker.reserve import answer_leases
 from changeover.worker.store import Tx
 from changeover.worker.world import World
 
@@ -185,6 +186,8 @@ def _apply(world: World, gathered: Gathered, plan: Plan) -> None:
             for boot in judgement.boots:
                 _answer_boot(world, tx, decision, judgement, boot, coming, now)
         _answer_tasks(tx, decision, coming, now)
+        there = {p.device: p.device in coming or _is_free(decision, p) for p in plan.promises}
+        answer_leases(world, tx, plan.promises, there, decision.unmet, now)
         tx.leases.release(LEASE, world.owner)
     log.info(
         "judge.planned",

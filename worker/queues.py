@@ -14,6 +14,8 @@ BALANCE = "changeover.balance"
 """Look after the pools' floors."""
 REFRESH = "changeover.refresh"
 """Look for devices that came, went or changed."""
+RESERVE = "changeover.reserve"
+"""Read the leases, and have devices ready for them."""
 DELIVER = "changeover.deliver"
 """Send callbacks to one target."""
 

@@ -163,6 +163,15 @@ class Settings(BaseSettings):
         gt=0.0,
         description="how long a device is not reprogrammed once its slots were left to an owner",
     )
+    blazar: bool = Field(
+        default=False, description="make devices ready for the leases of the cloud's Blazar"
+    )
+    reservation_seconds: float = Field(
+        default=60.0, gt=0.0, description="between two looks at the leases"
+    )
+    reservation_margin_seconds: float = Field(
+        default=300.0, ge=0.0, description="devices are ready so long before a lease starts"
+    )
     retry_seconds: float = Field(
         default=60.0, gt=0.0, description="a waiting boot is judged again at least so often"
     )

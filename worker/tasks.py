@@ -14,7 +14,7 @@ from celery import Task
 
 from changeover.models.errors import ChangeoverError, Retry
 from changeover.worker.app import app, settings
-from changeover.worker.bootstrap import open_webhook, the_world
+from changeover.worker.bootstrap import open_reservations, open_webhook, the_world
 from changeover.worker.carry_out import CarryOut
 from changeover.worker.deliver import deliver
 from changeover.worker.judge import balance, judge
@@ -26,10 +26,12 @@ from changeover.worker.queues import (
     JUDGE,
     REBOOT,
     REFRESH,
+    RESERVE,
     SWEEP,
 )
 from changeover.worker.reboot import reboot
 from changeover.worker.refresh import look
+from changeover.worker.reserve import reserve
 from changeover.worker.sweep import sweep
 from changeover.worker.world import World
 
@@ -75,6 +77,18 @@ def reboot_task(_task: Task[[str], None], boot_id: str) -> None:
 def deliver_task(_task: Task[[str], None], target: str) -> None:
     """Send what is due to one callback target."""
     _guarded(lambda world: deliver(world, open_webhook(settings), target))
+
+
+@app.task(name=RESERVE, bind=True)
+def reserve_task(_task: Task[[], None]) -> None:
+    """Read the leases; the database decides whether this tick counts."""
+
+    def work(world: World) -> Any:
+        if not _due(world, RESERVE, settings.reservation_seconds):
+            return None
+        return reserve(world, open_reservations(settings)) and judge(world)
+
+    _guarded(work)
 
 
 @app.task(name=SWEEP, bind=True)

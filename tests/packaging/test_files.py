@@ -169,7 +169,13 @@ def commands_of(text: str) -> Iterator[list[str]]:
         yield [word for word in words if word not in {"…", "..."}]
 
 
-DOCUMENTS = ["README.md", "docs/operators.md", "docs/openstack.md"]
+DOCUMENTS = [
+    "README.md",
+    "docs/operators.md",
+    "docs/openstack.md",
+    "docs/callbacks.md",
+    "docs/reservations.md",
+]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -23,6 +23,7 @@ from changeover.worker.store.hints import Hints
 from changeover.worker.store.keeps import Keeps
 from changeover.worker.store.leases import Leases, Switches
 from changeover.worker.store.plans import Plans
+from changeover.worker.store.reservations import ReservationRows
 from changeover.worker.store.session import Hint, Session, TargetOf
 from changeover.worker.store.tasks import Tasks
 
@@ -43,6 +44,10 @@ class Tx(Session):
     @cached_property
     def callbacks(self) -> Callbacks:
         return Callbacks(self)
+
+    @cached_property
+    def reservations(self) -> ReservationRows:
+        return ReservationRows(self)
 
     @cached_property
     def keeps(self) -> Keeps:
