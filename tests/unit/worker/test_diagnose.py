@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from dataclasses import replace
 from itertools import chain, combinations
+from typing import Any
 
 import pytest
 from unit.worker.generated import (
@@ -17,8 +20,10 @@ from unit.worker.generated import (
 )
 
 from changeover.models.diagnosis import Diagnosis, Verdict
-from changeover.models.placement import ResourceRequest
+from changeover.models.placement import RequestGroup, ResourceRequest
 from changeover.models.planning import Plan
+from changeover.models.reasons import Reason
+from changeover.policies.offer import class_of
 from changeover.policies.relax import MOST_TOGETHER, constraints_of, smallest, without
 from changeover.policies.understand import understand
 from changeover.worker.diagnose import relaxations
@@ -104,3 +109,44 @@ def test_what_would_have_to_be_relaxed_agrees_with_all_sets(seed: int) -> None:
                     p.name for p in world.placement.providers(resources={rc: constraint.amount})
                 }
                 assert out == hosts - able
+
+
+def _one_card(chance: random.Random, **settings: Any) -> World:
+    """A world of which just one card may be programmed."""
+    while True:
+        world = make_world(chance)
+        changes = list(possible_changes(world, 1))
+        if len({device.provider for ((device, _),) in changes}) == 1:
+            return replace(world, settings=world.settings.model_copy(update=settings))
+
+
+def test_a_device_that_is_about_to_be_free_is_waited_for() -> None:
+    chance = random.Random(1)
+    told = Counter[Verdict]()
+    for _ in range(6):
+        world = _one_card(chance, dwell_seconds=100.0)
+        ((device, function),) = next(possible_changes(world, 1))
+        group = RequestGroup(
+            "_0",
+            {class_of(function, world.model(device)): 1},
+            frozenset(function.traits)
+            if world.model(device).resource_class is None
+            else frozenset(),
+        )
+        request = ResourceRequest((group,))
+        if fits(world, request):
+            continue
+        idle, _ = _diagnosed(world, request)
+        with world.database.write() as tx:
+            tx.devices.update(device.provider, changed_at=world.clock.now() - 40.0)
+        rests, plan = _diagnosed(world, request)
+        assert idle.verdict is Verdict.CHANGEOVER
+        assert not plan.intents
+        assert (rests.verdict, rests.seconds) == (Verdict.SOON, pytest.approx(60.0))
+        with world.database.write() as tx:
+            tx.devices.update(device.provider, trouble=Reason("device.unreadable", "gone"))
+        broken, _ = _diagnosed(world, request)
+        assert broken.verdict is Verdict.NO_DEVICE_MAY
+        assert {r.subject for r in broken.devices} >= {device.provider}
+        told[rests.verdict] += 1
+    assert told[Verdict.SOON]
