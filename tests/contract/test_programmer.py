@@ -145,14 +145,13 @@ class CommandRig(Rig):
 
 
 class CyborgRig(Rig):
-    """Cyborg's wire form on loopback; its 60 s are 0.3 s here."""
+    """Cyborg's wire form on loopback; where it gives up waiting, its 60 s are 0.3 s here."""
 
     kind = "cyborg"
     locks = False
 
     def __init__(self, _home: Path) -> None:
         self.service = CyborgService()
-        self.service.rpc_seconds = 0.3
         self.card = self.service.card(self.device.provider)
         self.device = self.device.model_copy(update={"address": self.card.uuid, "owner": "cyborg"})
         self.images: dict[str, tuple[str, str]] = {}
@@ -188,13 +187,15 @@ class CyborgRig(Rig):
         )
 
     def takes(self, seconds: float) -> None:
+        self.service.rpc_seconds = 5.0
         self.service.program_hook = lambda _card, _spec: time.sleep(seconds)
 
     def fail_next(self) -> None:
         self.service.program_hook = lambda _card, spec: spec.update(fail=True)
 
     def hang_next(self) -> None:
-        self.takes(0.6)
+        self.takes(1.0)
+        self.service.rpc_seconds = 0.3
 
     def break_reading(self) -> None:
         self.service.status = 503

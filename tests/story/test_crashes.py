@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from story.trouble import KINDS, Trouble
-from story.world import EFFECTS, Cloud, Worker
+from story.world import EFFECTS, Cloud, ReportedDriver, Worker
+
+from changeover.worker.adapters.programmer_simulated import SimulatedDriver
 
 LONG = os.environ.get("CHANGEOVER_LONG") == "1"
 
@@ -21,6 +23,7 @@ class Scenario:
     name: str
     begin: Callable[[Cloud], object]
     resets: str = "self"
+    driver: type[SimulatedDriver] = SimulatedDriver
 
 
 SCENARIOS = [
@@ -32,6 +35,7 @@ SCENARIOS = [
         lambda cloud: cloud.operator.program("sha3", device="dyn1-r1", when="idle"),
         resets="card",
     ),
+    Scenario("reported", lambda cloud: cloud.fail_boot("vgpu.8q"), driver=ReportedDriver),
 ]
 
 
@@ -71,7 +75,8 @@ def test_killed_at_every_boundary(scenario: Scenario, tmp_path: Path) -> None:
     number = 0
     while True:
         number += 1
-        with Cloud(tmp_path / str(number), resets=scenario.resets) as cloud:
+        home = tmp_path / str(number)
+        with Cloud(home, resets=scenario.resets, driver=scenario.driver) as cloud:
             worker = cloud.worker("a")
             worker.plan = crash_at(number)
             scenario.begin(cloud)
@@ -93,7 +98,8 @@ def test_killed_at_every_boundary(scenario: Scenario, tmp_path: Path) -> None:
 def test_one_fault_at_every_remote_call(scenario: Scenario, kind: str, tmp_path: Path) -> None:
     number = 0
     while True:
-        with Cloud(tmp_path / str(number), resets=scenario.resets) as cloud:
+        home = tmp_path / str(number)
+        with Cloud(home, resets=scenario.resets, driver=scenario.driver) as cloud:
             trouble = Trouble(kind, number)
             cloud.worker("a").plan = trouble
             scenario.begin(cloud)

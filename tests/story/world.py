@@ -33,7 +33,7 @@ from changeover.models.server_request import ServerRequest
 from changeover.models.states import ChangeoverState
 from changeover.models.tables import Base, HintRow
 from changeover.policies import choose
-from changeover.worker import intake, judge, operate
+from changeover.worker import carry_out, intake, judge, operate
 from changeover.worker.adapters.programmer_simulated import SimulatedDriver
 from changeover.worker.carry_out import CarryOut
 from changeover.worker.intake import Accepted, Intake
@@ -248,6 +248,26 @@ class BlindDriver(SimulatedDriver):
         return replace(super().read(device), busy=None)
 
 
+class ReportedDriver(SimulatedDriver):
+    """A driver that cannot read: what a card holds somebody else reports, some time later.
+
+    As Cyborg: it has no lock to show either.
+    """
+
+    report_seconds = 20.0
+    lag = 15.0
+
+    def read(self, device: Any) -> Reading:
+        inner = super().read(device)
+        if not inner.readable and inner.busy is False:
+            return inner
+        lines = self._cards.journal(device.name)
+        as_of = self._cards._clock.now() - self.lag
+        held = [line["holds"] for line in lines if line["t"] <= as_of]
+        function = held[-1] if held else ""
+        return Reading(readable=True, function=function, busy=None, users=inner.users)
+
+
 class HastyDriver(SimulatedDriver):
     """A driver that does not ask whether its caller is still entitled (a guard switched off)."""
 
@@ -280,6 +300,7 @@ class Cloud:
         for module in (judge, intake, operate):
             self._stack.enter_context(patch.object(module, "uuid4", self.new_id))
         self._stack.enter_context(patch.object(cards_module, "PROBE_SECONDS", 0.0))
+        self._stack.enter_context(patch.object(carry_out, "POLLS", 2))
         # Plans have tests of their own; here a good one is as good as the best.
         self._stack.enter_context(patch.object(choose, "EFFORT", 200, create=True))
         self.clock = VirtualClock()
