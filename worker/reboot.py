@@ -234,12 +234,14 @@ def _creating(world: World, boot: Boot) -> Boot:
         elif world.servers.get(boot.server) is None:
             return _give_back(world, boot, BootState.CANCELLED, _OWNER_DELETED)
         return _send(world, boot)
+    # A listing shows nothing of what is done while it is made: when it was asked for counts.
+    asked_at = world.clock.now()
     listing = world.servers.find(boot.marker, boot.project)
     if listing.servers:
         return _adopt(world, boot, listing.servers)
     now = world.clock.now()
     safe_at = boot.sent_at + world.servers.longest_request_seconds
-    if now < safe_at or not listing.complete:
+    if asked_at < safe_at or not listing.complete:
         reason = Reason(
             "boot.create_unknown",
             "the create call was not answered; it is being looked for by its marker",
@@ -262,7 +264,8 @@ def _adopt(world: World, boot: Boot, found: tuple[Server, ...]) -> Boot:
     )
     for other in others:
         log.error("boot.doubled", kept=keep.uuid, other=other.uuid, status=other.status)
-        if other.status is ServerStatus.ERROR:
+        # One that runs may be in use already: that is for its owner to say.
+        if other.status in {ServerStatus.ERROR, ServerStatus.BUILD}:
             world.servers.delete(other.uuid)
     with world.database.write() as tx:
         return tx.boots.move(boot, BootState.BUILDING, world.clock.now(), successor=keep.uuid)

@@ -161,6 +161,16 @@ def test_keystone_down_sends_nothing(nova: NovaService, servers: NovaServers) ->
     assert create(servers)
 
 
+def test_a_create_that_took_too_long_to_prepare_is_not_sent(
+    nova: NovaService, servers: NovaServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert servers.longest_request_seconds == 5.0 + servers_nova.PREPARING
+    monkeypatch.setattr(servers_nova, "PREPARING", -1.0)
+    with pytest.raises(Unreachable, match="nothing was sent"):
+        create(servers)
+    assert nova.bodies == []
+
+
 # ---------------------------------------------------------------- in whose name
 
 

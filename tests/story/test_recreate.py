@@ -13,7 +13,8 @@ from story.world import EFFECTS, Cloud, Worker
 from changeover.models.boot import Boot
 from changeover.models.states import BootState
 from changeover.policies.consent import RECREATE
-from changeover.worker.ports.servers import Server, ServerStatus
+from changeover.worker.ports.servers import Listing, Server, ServerStatus
+from changeover.worker.simulator.servers import ServersFault
 
 FLAVOR = "vgpu.8q"
 
@@ -171,6 +172,26 @@ def test_its_owner_deletes_it_just_before_we_do(tmp_path: Path) -> None:
         assert boot_of(cloud, server).state is BootState.CANCELLED
         assert alive(cloud) == []
         assert created(cloud) == 0
+
+
+def test_a_create_that_lands_while_a_slow_listing_is_made_is_not_sent_again(
+    tmp_path: Path,
+) -> None:
+    with Cloud(tmp_path) as cloud:
+        longest = cloud.servers.longest_request_seconds
+        find = cloud.servers.find
+
+        def slow(marker: str, project: str) -> Listing:
+            found = find(marker, project)
+            cloud.clock.advance(longest)
+            return found
+
+        cloud.servers.find = slow  # type: ignore[method-assign]  # a Nova that lists slowly
+        cloud.servers.inject(ServersFault.CREATE_LATE, seconds=longest - 1.0)
+        [server] = cloud.fail_boot(FLAVOR)
+        cloud.calm()
+        assert boot_of(cloud, server).state is BootState.BOOTED
+        assert created(cloud) == 1
 
 
 @pytest.mark.parametrize("built", [False, True])

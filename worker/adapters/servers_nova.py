@@ -64,6 +64,9 @@ CREATE_TIMEOUTS: Final = Timeouts(connect=3.0, read=60.0, total=90.0)
 ZONES_KNOWN: Final = 60.0
 """Seconds for which it is believed which aggregates make up a zone."""
 
+PREPARING: Final = 60.0
+"""Seconds that a create may spend on tokens and names before it is sent."""
+
 PAGE: Final = 500
 MOST_PAGES: Final = 200
 _MOST_DESCRIPTION: Final = 255
@@ -79,7 +82,8 @@ class NovaServers:
     def __init__(
         self, nova: HttpService, owners: Owners, *, longest_request_seconds: float
     ) -> None:
-        self.longest_request_seconds = longest_request_seconds
+        # Counted from the beginning of the call, as whoever makes it journals that.
+        self.longest_request_seconds = longest_request_seconds + PREPARING
         self._nova = nova
         self._owners = owners
         self._lock = threading.Lock()
@@ -238,9 +242,13 @@ class NovaServers:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
         if not _TAG.fullmatch(nova_wire.marker_tag(marker)):
             raise Invalid(f"{marker!r} cannot be part of a tag of at most 60 characters")
+        began = time.monotonic()
         flavor = self._flavor_id(blueprint.flavor)
         body = nova_wire.create_body(blueprint, flavor, marker, replaces, self._version())
         in_project = self._owners.compute(project, user)
+        in_project.authenticate()
+        if time.monotonic() - began > PREPARING:
+            raise Unreachable(f"no token and flavor within {PREPARING:g} s: nothing was sent")
         answer = self._call(
             "POST", "/servers", body=body, service=in_project, timeouts=CREATE_TIMEOUTS
         )
