@@ -52,7 +52,6 @@ class Cloud:
         self.clock = VirtualClock()
         self.placement = MemoryPlacement()
         self.service = CyborgService(self.placement)
-        self.service.rpc_seconds = 0.2
         self.placement.create_provider(HOST, "cmp1")
         self.placement.create_provider(CARD, "cmp1_card", HOST)
         self.card = self.service.card(CARD, "cmp1_card")
@@ -224,6 +223,7 @@ def test_a_report_that_never_comes_is_not_believed(cloud: Cloud) -> None:
 
 def test_a_call_that_was_given_up_and_is_done_later_is_found_out(cloud: Cloud) -> None:
     going = threading.Event()
+    cloud.service.rpc_seconds = 1.0
     cloud.service.program_hook = lambda _card, _spec: going.wait(20.0)  # type: ignore[func-returns-value]
     changeover = cloud.begin("aes")
     waiting = cloud.run(changeover, S.PROGRAMMING)
