@@ -148,8 +148,7 @@ class Intake:
         if not boots:
             return {}
         tx.boots.add_all([boot for _, boot in boots.values()])
-        for _, boot in boots.values():
-            self._asked(tx, boot)
+        self._asked(tx, [boot for _, boot in boots.values()])
         tx.events.add_all([self._event(f, source, "boot", b.id) for f, b in boots.values()])
         tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=self.clock.now())
         return {index: Accepted("boot", boot.id) for index, (_, boot) in boots.items()}
@@ -212,15 +211,22 @@ class Intake:
         if not tx.boots.add(boot):  # another listener was told of it this moment
             there = tx.boots.of_server(failed.server)
             return Accepted("known", None if there is None else there.id)
-        self._asked(tx, boot)
+        self._asked(tx, [boot])
         tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)
         return Accepted("boot", boot.id)
 
-    def _asked(self, tx: Tx, boot: Boot) -> None:
+    def _asked(self, tx: Tx, boots: Sequence[Boot]) -> None:
         """Record that somebody asked for devices, and found no room."""
-        if boot.server is not None and asks_for_devices(boot.request, boot.device_profile):
-            kind = tx.demand.kind(boot.request, boot.device_profile)
-            tx.demand.arrived(boot.server, kind, boot.failed_at, failed=True)
+        kinds: dict[tuple[str, str | None], str] = {}
+        arrivals = []
+        for boot in boots:
+            if boot.server is None or not asks_for_devices(boot.request, boot.device_profile):
+                continue
+            same = boot.request_key, boot.device_profile
+            if same not in kinds:
+                kinds[same] = tx.demand.kind(boot.request, boot.device_profile)
+            arrivals.append((boot.server, kinds[same], boot.failed_at))
+        tx.demand.failed(arrivals)
 
     def _built(self, tx: Tx, created: ServerCreated, boot: Boot | None) -> bool:
         """Record a server that was built; ``True`` if it asks for devices, and is news."""
@@ -238,7 +244,7 @@ class Intake:
         if not asks_for_devices(asked.request, asked.device_profile):
             return False
         kind = tx.demand.kind(asked.request, asked.device_profile)
-        return tx.demand.arrived(created.server, kind, at, failed=False)
+        return tx.demand.built(created.server, kind, at)
 
     def _succeeded(self, tx: Tx, boot: Boot, successor: str, at: float) -> None:
         if boot.server is not None:
@@ -246,7 +252,7 @@ class Intake:
         elif asks_for_devices(boot.request, boot.device_profile):
             # It was asked of Changeover itself: no server of its own has failed before.
             kind = tx.demand.kind(boot.request, boot.device_profile)
-            tx.demand.arrived(successor, kind, at, failed=False)
+            tx.demand.built(successor, kind, at)
 
     def _gone(self, tx: Tx, deleted: ServerDeleted, boot: Boot | None) -> None:
         """Record that a server is gone, unless it only makes way for its successor."""

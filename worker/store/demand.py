@@ -43,19 +43,37 @@ class Demand:
         self.session.connection.execute(statement.on_conflict_do_nothing())
         return key
 
-    def arrived(self, server: str, kind: str, at: float, *, failed: bool) -> bool:
-        """A server asked, and was built at once or failed; ``False`` if that is known."""
+    def built(self, server: str, kind: str, at: float) -> bool:
+        """A server asked, and was built at once; ``False`` if that is known."""
         statement = self.session.insert(DemandRow).values(
             server=server,
             kind=kind,
             arrived_at=at,
-            failed=failed,
-            placed_at=None if failed else at,
+            failed=False,
+            placed_at=at,
             counted=False,
             end_counted=False,
         )
         row = self.session.row(statement.on_conflict_do_nothing().returning(DemandRow.id))
         return row is not None
+
+    def failed(self, arrivals: Sequence[tuple[str, str, float]]) -> None:
+        """Servers that asked and failed, each with its kind and when; what is known is left."""
+        if arrivals:
+            rows = [
+                {
+                    "server": server,
+                    "kind": kind,
+                    "arrived_at": at,
+                    "failed": True,
+                    "placed_at": None,
+                    "counted": False,
+                    "end_counted": False,
+                }
+                for server, kind, at in arrivals
+            ]
+            statement = self.session.insert(DemandRow.__table__).on_conflict_do_nothing()
+            self.session.connection.execute(statement, rows)
 
     def succeeded(self, server: str, successor: str, at: float) -> None:
         """A successor was built in the place of a failed server: the demand goes on as his."""

@@ -41,10 +41,10 @@ def _record(home: Home) -> None:
         gzip = tx.demand.kind(_request("fpga.gzip"), None)
         for hour in range(240):
             at = now - (240 - hour) * HOUR
-            tx.demand.arrived(f"aes-{hour}", aes, at, failed=False)
+            tx.demand.built(f"aes-{hour}", aes, at)
             tx.demand.ended(f"aes-{hour}", at + HOUR / 2)
             if hour % 24 == 9:
-                tx.demand.arrived(f"gzip-{hour}", gzip, at, failed=True)
+                tx.demand.failed([(f"gzip-{hour}", gzip, at)])
                 tx.demand.succeeded(f"gzip-{hour}", f"again-{hour}", at + 60.0)
                 tx.demand.ended(f"again-{hour}", at + 2 * HOUR)
 
