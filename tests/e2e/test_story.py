@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from e2e.deployment import Deployment, deployed, eventually
@@ -10,6 +15,7 @@ from e2e.deployment import Deployment, deployed, eventually
 from changeover.models.flavor import Flavor
 from changeover.models.states import BootState, TaskState
 from changeover.worker.ports.servers import REPLACES, ServerStatus
+from changeover.worker.settings import as_environment
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +36,44 @@ def test_a_boot_that_a_changeover_saves(cloud: Deployment) -> None:
     assert cloud.servers.get(server) is None, (
         "the failed server is deleted after its successor runs"
     )
+
+
+def test_a_server_that_is_asked_for_and_created_when_it_can_succeed(
+    cloud: Deployment, tmp_path: Path
+) -> None:
+    """By the console script and Nova's own body; a changeover comes first, no server fails."""
+    body = {
+        "server": {
+            "name": "asked",
+            "flavorRef": "fpga.ipsec",
+            "imageRef": "tiny",
+            "networks": [{"uuid": "n1"}],
+            "key_name": "k",
+            "metadata": {"m": "v"},
+        }
+    }
+    (tmp_path / "request.json").write_text(json.dumps(body), encoding="utf-8")
+    script = Path(sys.executable).with_name("changeover")
+    words = ["submit", "request.json", "--project", "p9", "--user", "bob", "--wait", "--json"]
+    done = subprocess.run(
+        [script, *words, "--idempotency-key", "once"],
+        cwd=tmp_path,
+        env={**os.environ, **as_environment(cloud.settings)},
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    [boot] = json.loads(done.stdout)["boots"]
+    assert (boot["state"], boot["server"], boot["attempt"]) == ("booted", None, 1)
+    server = cloud.servers.get(boot["successor"])
+    assert server is not None
+    assert server.status is ServerStatus.ACTIVE
+    assert (server.name, server.project, server.user) == ("asked", "p9", "bob")
+    assert server.blueprint is not None
+    assert server.blueprint.key_name == "k"
+    assert [s.uuid for s in cloud.servers.servers("p9")] == [server.uuid], "none has failed"
 
 
 def test_multi_create_of_three(cloud: Deployment) -> None:
