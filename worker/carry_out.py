@@ -61,6 +61,9 @@ SILENT_FAILURES = 3
 CYBORG_REPORTS = 180.0
 """Seconds within which Cyborg publishes a device of its own that another driver programs."""
 
+SILENT_REPORTS = 10
+"""Times ``report_seconds`` that a reporter which does not answer is waited for."""
+
 POLLS = 30
 """How often a report is looked for, at most, in the time within which it comes."""
 
@@ -497,6 +500,7 @@ class CarryOut:
             until = drained + driver.report_seconds
             return self._await_report(job, driver.report_seconds, until)
         if not reading.readable:
+            self._wait_for_reporter(driver, job, drained)
             return self._quarantine(
                 job,
                 Reason(
@@ -512,6 +516,11 @@ class CarryOut:
             "the call was not answered, and the device lacks it",
             proven=not driver.report_seconds,
         )
+
+    def _wait_for_reporter(self, driver: Programmer, job: Job, since: float) -> None:
+        """Raise ``Unreachable`` while who reports of the device may only be away for a time."""
+        if self.world.clock.now() < since + SILENT_REPORTS * driver.report_seconds:
+            raise Unreachable(f"who reports what {job.device.name} has does not answer")
 
     def _is_news(self, driver: Programmer, job: Job) -> bool:
         """Whether what is read now can only come from the last call.
@@ -570,6 +579,8 @@ class CarryOut:
                 self._keep_closed(job)
                 return self._await_report(job, driver.report_seconds, until)
             if not reading.readable:
+                self._keep_closed(job)
+                self._wait_for_reporter(driver, job, until)
                 raise Quarantine(
                     Reason("program.unreadable", f"nobody reports what {job.device.name} has")
                 )

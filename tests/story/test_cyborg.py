@@ -320,6 +320,27 @@ def test_a_silent_api_gives_the_card_back(cloud: Cloud) -> None:
     assert cloud.is_open()
 
 
+def test_an_api_that_is_away_while_a_report_is_due_is_waited_for(cloud: Cloud) -> None:
+    changeover = cloud.begin("aes")
+    cloud.run(changeover, S.VERIFYING)
+    cloud.service.status = 503
+    away = cloud.clock.now()
+    while cloud.clock.now() < away + 600.0:
+        assert cloud.step(changeover).state is S.VERIFYING
+    assert not cloud.is_open()
+    cloud.service.status = None
+    assert cloud.run(changeover).state is S.DONE
+
+
+def test_an_api_that_stays_away_leaves_the_card_closed(cloud: Cloud) -> None:
+    changeover = cloud.begin("aes")
+    cloud.run(changeover, S.VERIFYING)
+    cloud.service.status = 503
+    ended = cloud.run(changeover)
+    assert (ended.state, ended.reason.code) == (S.QUARANTINED, "program.unreadable")
+    assert not cloud.is_open()
+
+
 def test_a_wrong_address_gives_the_card_back(cloud: Cloud) -> None:
     changeover = cloud.begin("aes")
     del cloud.service.cards[cloud.card.uuid]
