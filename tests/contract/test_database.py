@@ -47,7 +47,15 @@ from changeover.models.states import (
     PlanState,
     TaskState,
 )
-from changeover.models.tables import Base, BootRow, CallbackRow, ChangeoverRow, FenceRow, KeepRow
+from changeover.models.tables import (
+    Base,
+    BootRow,
+    CallbackRow,
+    ChangeoverRow,
+    DeviceRow,
+    FenceRow,
+    KeepRow,
+)
 from changeover.models.task import Task
 from changeover.worker import migrate
 from changeover.worker.intake import Accepted, Intake
@@ -1604,3 +1612,54 @@ def test_every_dataclass_has_its_columns() -> None:
         (Keep, KeepRow),
     ):
         assert [f.name for f in fields(value)] == list(row.__table__.columns.keys())
+
+
+# ---------------------------------------------------------------- demand
+
+
+def test_each_server_is_recorded_once_and_counted_once(database: Database) -> None:
+    request = ResourceRequest(groups=(RequestGroup(resources={"CUSTOM_FPGA": 1}),))
+    with database.write() as tx:
+        kind = tx.demand.kind(request, None)
+        assert tx.demand.kind(request, None) == kind != tx.demand.kind(request, "profile")
+        assert tx.demand.arrived("failed", kind, 10.0, failed=True)
+        assert not tx.demand.arrived("failed", kind, 11.0, failed=True)
+        assert tx.demand.arrived("built", kind, 20.0, failed=False)
+        tx.demand.succeeded("failed", "again", 15.0)
+        tx.demand.ended("again", 50.0)
+        tx.demand.ended("again", 60.0)
+    with database.write() as tx:
+        arrivals, ends = tx.demand.uncounted(10)
+        assert [(s.server, s.arrived_at, s.placed_at) for s in arrivals] == [
+            ("again", 10.0, 15.0),
+            ("built", 20.0, 20.0),
+        ]
+        assert [s.ended_at for s in ends] == [50.0]
+        assert tx.demand.kinds()[kind].request == request
+        first = tx.demand.count([s.id for s in arrivals], [s.id for s in ends])
+        assert first == ({s.id for s in arrivals}, {s.id for s in ends})
+        assert tx.demand.count([s.id for s in arrivals], [s.id for s in ends]) == (set(), set())
+        assert tx.demand.uncounted(10) == ([], [])
+        tx.demand.learnt({"a": 1}, {"b": 2}, 60.0)
+        tx.demand.learnt({"a": 2}, {"b": 3}, 70.0)
+        assert tx.demand.history() == ({"a": 2}, {"b": 3}, 70.0)
+    with database.write() as tx:
+        assert [s.server for s in tx.demand.recorded(30.0, 10)] == ["again", "built"]
+        assert tx.demand.prune(50.0) == 0
+        assert tx.demand.prune(51.0) == 1
+        assert [s.server for s in tx.demand.recorded(0.0, 10)] == ["built"]
+
+
+def test_a_program_that_served_nobody_is_told_by_the_next(database: Database) -> None:
+    with database.write() as tx:
+        tx.connection.execute(
+            insert(DeviceRow).values(
+                provider="p", name="n", model="m", host="h", known=True, slots=0, used=0,
+                reserved=0, programs=0,
+            )
+        )  # fmt: skip
+        assert tx.devices.programmed("p", "one") is None
+        assert tx.devices.programmed("p", "one") is None, "the same, tried again"
+        assert tx.devices.programmed("p", "two") == "one"
+        tx.devices.update("p", unserved=None)
+        assert tx.devices.programmed("p", "three") is None

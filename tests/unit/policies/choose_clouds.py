@@ -19,6 +19,7 @@ from changeover.models.planning import (
 from changeover.models.reasons import Reason
 
 IN_USE = Reason("device.in_use", "A server uses it.")
+RESTING = Reason("device.resting", "It was programmed a short while ago.")
 STOPPED = Reason("function.stopped", "Its artifact fails.")
 NAMES = ("aes", "fft", "gzip")
 HOSTS = ("h1", "h2", "h3")
@@ -93,6 +94,7 @@ def _device(draw: st.DrawFn, uuid: str) -> DeviceView:
         blocked=IN_USE if blocked else None,
         programs=draw(st.integers(0, 9)),
         traits=frozenset(draw(st.sampled_from(((), ("FAST",))))),
+        resting=RESTING if draw(st.integers(0, 5)) == 0 else None,
     )
 
 
