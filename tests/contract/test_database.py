@@ -1548,6 +1548,15 @@ def test_projects_without_a_target_are_not_told(database: Database) -> None:
         assert tx.callbacks.due() == {}
 
 
+def test_an_attempt_of_another_boot_is_not_told(database: Database) -> None:
+    one = boot(project="told")
+    database.target_of = {"told": "default"}.get
+    store(database, one)
+    with database.write() as tx:
+        tx.boots.move(one, _B.CANCELLED, NOW, reason=Reason("boot.absorbed", "of another boot"))
+        assert tx.callbacks.listed() == []
+
+
 def test_callbacks_are_due_oldest_first_and_marked_as_they_were_read(database: Database) -> None:
     second = _told(database, at=NOW + 1)
     first = _told(database)

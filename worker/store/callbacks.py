@@ -17,6 +17,8 @@ from changeover.worker.store.session import Session, columns_of
 
 ERROR_CHARACTERS = 512
 
+ABSORBED = "boot.absorbed"
+
 
 class Callbacks:
     """Callbacks, by id."""
@@ -25,9 +27,12 @@ class Callbacks:
         self.session = session
 
     def tell(self, boot: Boot, now: float) -> None:
-        """A boot is over: tell its project's target, if there is one."""
+        """A boot is over: tell its project's target, if there is one.
+
+        Not of one that turned out to be another boot's attempt: its owner hears of that boot.
+        """
         target = self.session.target_of(boot.project)
-        if target is None:
+        if target is None or boot.reason.code == ABSORBED:
             return
         callback = Callback(
             id=str(uuid4()),
