@@ -37,6 +37,7 @@ TEST_SECONDS = 900
 
 
 _RESCUES: list[Rescue] = []
+_NOTES: list[str] = []
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -45,7 +46,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         path = TREE / "build" / "openstack-timing.json"
         write(_RESCUES, path)
         terminalreporter.section("rescues")
-        for line in (*table(_RESCUES), f"as JSON: {path}"):
+        for line in (*table(_RESCUES), *_NOTES, f"as JSON: {path}"):
             terminalreporter.write_line(line)
 
 
@@ -133,6 +134,12 @@ def trust(alice: Connection, poolmgr: Connection) -> str:
 def rescues() -> list[Rescue]:
     """What was measured: tests append to it."""
     return _RESCUES
+
+
+@pytest.fixture(scope="session")
+def notes() -> list[str]:
+    """Lines for the summary: tests append to it."""
+    return _NOTES
 
 
 @pytest.fixture
