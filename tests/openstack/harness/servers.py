@@ -17,13 +17,13 @@ class Servers:
     admin: Connection
     _image: str | None = field(default=None, init=False)
 
-    def flavor(self, *, vcpus: int = 1, **specs: str) -> str:
+    def flavor(self, *, vcpus: int = 1, ram: int = 64, **specs: str) -> str:
         """A new flavor with these extra specs; its id. In names, ``__`` stands for ``:``.
 
         >>> servers.flavor(resources__FPGA="1", trait__CUSTOM_FPGA_FUNCTION_AES="required")
         """
         flavor = self.admin.compute.create_flavor(
-            name=f"flavor-{uuid4().hex[:8]}", ram=64, vcpus=vcpus, disk=1
+            name=f"flavor-{uuid4().hex[:8]}", ram=ram, vcpus=vcpus, disk=1
         )
         if specs:
             self.admin.compute.create_flavor_extra_specs(
