@@ -1631,9 +1631,10 @@ def test_each_server_is_recorded_once_and_counted_once(database: Database) -> No
     with database.write() as tx:
         kind = tx.demand.kind(request, None)
         assert tx.demand.kind(request, None) == kind != tx.demand.kind(request, "profile")
-        assert tx.demand.arrived("failed", kind, 10.0, failed=True)
-        assert not tx.demand.arrived("failed", kind, 11.0, failed=True)
-        assert tx.demand.arrived("built", kind, 20.0, failed=False)
+        tx.demand.failed([("failed", kind, 10.0)])
+        tx.demand.failed([("failed", kind, 11.0)])
+        assert tx.demand.built("built", kind, 20.0)
+        assert not tx.demand.built("built", kind, 21.0)
         tx.demand.succeeded("failed", "again", 15.0)
         tx.demand.ended("again", 50.0)
         tx.demand.ended("again", 60.0)
