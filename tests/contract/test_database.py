@@ -33,6 +33,7 @@ from changeover.models.errors import AskOperator, Busy, Reread, Retry, Unreachab
 from changeover.models.keep import Keep
 from changeover.models.placement import Inventory, ProviderState, RequestGroup, ResourceRequest
 from changeover.models.reasons import Reason
+from changeover.models.reservation import Reservation, ReservationRecord
 from changeover.models.states import (
     BOOT_OVER,
     BOOT_TRANSITIONS,
@@ -55,6 +56,7 @@ from changeover.models.tables import (
     DeviceRow,
     FenceRow,
     KeepRow,
+    ReservationRow,
 )
 from changeover.models.task import Task
 from changeover.worker import migrate
@@ -1609,6 +1611,20 @@ def test_keeps(database: Database) -> None:
         assert tx.keeps.standing(NOW) == []
 
 
+def test_reservations_follow_what_was_read(database: Database) -> None:
+    one = Reservation("r1", "l", "größe", "p", "flavor:instance", NOW, NOW + 9, 2, REQUEST)
+    two = replace(one, id="r2", starts_at=NOW - 1, request=None, words=frozenset({"x", "y"}))
+    with database.write() as tx:
+        assert tx.reservations.sync([one, two], NOW) == ([], [])
+        tx.reservations.explain("r1", WHY)
+        assert [r.reservation for r in tx.reservations.all()] == [two, one]
+        moved = replace(one, starts_at=NOW + 5)
+        assert tx.reservations.sync([moved], NOW + 1) == (["r2"], ["r1"])
+        [left] = tx.reservations.all()
+        assert left == ReservationRecord("r1", NOW + 5, moved, NOW + 1, WHY)
+        assert tx.reservations.sync([moved], NOW + 2) == ([], [])
+
+
 # ---------------------------------------------------------------- columns
 
 
@@ -1619,6 +1635,7 @@ def test_every_dataclass_has_its_columns() -> None:
         (Changeover, ChangeoverRow),
         (Fence, FenceRow),
         (Keep, KeepRow),
+        (ReservationRecord, ReservationRow),
     ):
         assert [f.name for f in fields(value)] == list(row.__table__.columns.keys())
 
