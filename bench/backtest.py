@@ -1,8 +1,10 @@
 """Prints the backtest's table: rho with intervals, programs and thrash of each policy.
 
-  python bench/backtest.py [--policy NAME ...] [--workload NAME ...] [--draws N]
+  python bench/backtest.py [--policy NAME ...] [--workload NAME ...] [--fleet N] [--draws N]
 
-Workloads are read from $CHANGEOVER_TRACES. Intervals are bootstrapped over days.
+Workloads are read from $CHANGEOVER_TRACES. Intervals are bootstrapped over days. Bounds are known
+for fleets of 85 % of the peak need; for others, and for synth_s1, rho is the loss over that of
+`reactive`, as if a clairvoyant lost nothing.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from changeover.policies.backtest.score import Score, score
 from changeover.policies.balancing.history import Floats
 from changeover.policies.balancing.registry import NAMES, factory
 
+KNOWN = 85
+"""Percent of the peak need, for which bounds are known."""
 CELLS = ((10.0, 60.0), (10.0, 600.0), (120.0, 60.0), (120.0, 600.0))
 """Program seconds and patience in seconds."""
 BOUNDS = {
@@ -57,11 +61,13 @@ class Cell:
     causes: dict[Cause, float]
 
 
-def load(traces: Path, name: str) -> tuple[tuple[RecordedBoot, ...], RecordedFleet]:
-    """Read a workload and its fleet of 85 % of the peak need."""
+def load(
+    traces: Path, name: str, percent: int = KNOWN
+) -> tuple[tuple[RecordedBoot, ...], RecordedFleet]:
+    """Read a workload and its fleet of `percent` of the peak need."""
     with gzip.open(traces / f"{name}.events.csv.gz", "rt") as lines:
         boots = parse_events(lines)
-    with gzip.open(traces / f"{name}.fleet_85.csv.gz", "rt") as lines:
+    with gzip.open(traces / f"{name}.fleet_{percent}.csv.gz", "rt") as lines:
         return boots, parse_fleet(lines)
 
 
@@ -82,13 +88,31 @@ def rho(loss: float, workload: str, cell: int) -> float:
     return (100 * loss - bound) / (REFERENCE[workload][cell] - bound)
 
 
-def rho_draws(cells: Sequence[Cell], base: Sequence[Cell], workload: str, draws: int) -> Floats:
+def rhos(
+    cells: Sequence[Cell], base: Sequence[Cell], workload: str, percent: int
+) -> tuple[float, ...]:
+    """Rho of each cell; the plain ratio of losses where no bound is known."""
+    if percent == KNOWN and workload in BOUNDS:
+        return tuple(rho(cell.score.loss, workload, i) for i, cell in enumerate(cells))
+    return tuple(
+        ours.score.loss / theirs.score.loss for ours, theirs in zip(cells, base, strict=True)
+    )
+
+
+def bounds(workload: str, percent: int) -> tuple[float, ...]:
+    """The clairvoyant's loss in percent, by cell; 0 where it is not known."""
+    return BOUNDS.get(workload, (0.0,) * len(CELLS)) if percent == KNOWN else (0.0,) * len(CELLS)
+
+
+def rho_draws(
+    cells: Sequence[Cell], base: Sequence[Cell], lowest: Sequence[float], draws: int
+) -> Floats:
     """Mean rho over the cells, both policies over the same draws of days."""
     drawn = []
     for number, (ours, theirs) in enumerate(zip(cells, base, strict=True)):
         totals = day_totals(ours.score, ours.patience)
         counts = draws_of_days(len(totals.loss), draws, seed=1)
-        bound = BOUNDS[workload][number] / 100
+        bound = lowest[number] / 100
         reference = resampled_loss(day_totals(theirs.score, theirs.patience), counts)
         gap = np.maximum(reference - bound, 1e-6)
         drawn.append((resampled_loss(totals, counts) - bound) / gap)
@@ -96,8 +120,11 @@ def rho_draws(cells: Sequence[Cell], base: Sequence[Cell], workload: str, draws:
     return mean
 
 
-def report(policy: str, workload: str, cells: Sequence[Cell], base: Sequence[Cell]) -> None:
+def report(
+    policy: str, workload: str, cells: Sequence[Cell], base: Sequence[Cell], percent: int
+) -> None:
     """Print one policy's rows on one workload."""
+    reached = rhos(cells, base, workload, percent)
     for number, (ours, theirs) in enumerate(zip(cells, base, strict=True)):
         totals = day_totals(ours.score, ours.patience)
         counts = draws_of_days(len(totals.loss), 500, seed=1)
@@ -108,7 +135,7 @@ def report(policy: str, workload: str, cells: Sequence[Cell], base: Sequence[Cel
         print(
             f"{workload:12s} {policy:11s} {CELLS[number][0]:4.0f} {CELLS[number][1]:4.0f} "
             f"L {100 * ours.score.loss:6.2f} [{100 * span.low:6.2f} {100 * span.high:6.2f}] "
-            f"rho {rho(ours.score.loss, workload, number):5.3f} "
+            f"rho {reached[number]:5.3f} "
             f"programs {ours.score.programs:5d} x{ratio:4.2f} abandoned {more_abandoned:+6.2f} "
             f"thrash {ours.score.thrash:4.2f} failed: {causes}",
             flush=True,
@@ -119,7 +146,8 @@ def main() -> int:
     """Run the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--policy", action="append", choices=NAMES)
-    parser.add_argument("--workload", action="append", choices=list(BOUNDS))
+    parser.add_argument("--workload", action="append", choices=[*BOUNDS, "synth_s1"])
+    parser.add_argument("--fleet", type=int, default=KNOWN, choices=(50, 70, 85, 95, 105))
     parser.add_argument("--draws", type=int, default=1000)
     options = parser.parse_args()
     if "CHANGEOVER_TRACES" not in os.environ:
@@ -132,7 +160,7 @@ def main() -> int:
     means: dict[str, list[float]] = {policy: [] for policy in policies}
     drawn: dict[str, list[Floats]] = {policy: [] for policy in policies}
     for workload in workloads:
-        boots, fleet = load(traces, workload)
+        boots, fleet = load(traces, workload, options.fleet)
         base = [measure("reactive", boots, fleet, cell) for cell in CELLS]
         for policy in policies:
             cells = (
@@ -140,11 +168,10 @@ def main() -> int:
                 if policy == "reactive"
                 else [measure(policy, boots, fleet, cell) for cell in CELLS]
             )
-            report(policy, workload, cells, base)
-            means[policy].append(
-                sum(rho(c.score.loss, workload, i) for i, c in enumerate(cells)) / len(CELLS)
-            )
-            drawn[policy].append(rho_draws(cells, base, workload, options.draws))
+            report(policy, workload, cells, base, options.fleet)
+            means[policy].append(sum(rhos(cells, base, workload, options.fleet)) / len(CELLS))
+            lowest = bounds(workload, options.fleet)
+            drawn[policy].append(rho_draws(cells, base, lowest, options.draws))
     print()
     for policy in policies:
         span = interval(np.mean(drawn[policy], axis=0))

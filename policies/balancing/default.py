@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from changeover.policies.balancing.balance import BalanceKnobs, Balancer
 from changeover.policies.balancing.fleet import FleetState, News
-from changeover.policies.balancing.forecast import ForecastKnobs, forecast
+from changeover.policies.balancing.forecast import Forecast, ForecastKnobs, forecast
 from changeover.policies.balancing.history import DemandHistory, HistoryKnobs
 from changeover.policies.balancing.policy import Decision
 from changeover.policies.balancing.shadow import Shadow
@@ -33,16 +34,29 @@ class DefaultKnobs:
     """Share of the budget at which a program has its plain price."""
 
 
+Foresee = Callable[[DemandHistory, ForecastKnobs], Forecast]
+"""A way to forecast."""
+
+
 class DefaultPolicy:
     """Forecasting and balancing under a budget; one object serves one run."""
 
     def __init__(
-        self, fleet: FleetState, patience: float, seed: int, knobs: DefaultKnobs | None = None
+        self,
+        fleet: FleetState,
+        patience: float,
+        seed: int,
+        knobs: DefaultKnobs | None = None,
+        foresee: Foresee = forecast,
     ) -> None:
-        """Begin with an empty history; nothing here is left to chance, so the seed is not used."""
+        """Begin with an empty history; nothing here is left to chance, so the seed is not used.
+
+        `foresee` may be another way to forecast, for comparisons.
+        """
         del seed
         self._knobs = knobs or DefaultKnobs()
         self._patience = patience
+        self._foresee = foresee
         self._history = DemandHistory(fleet.functions, fleet.program_seconds, self._knobs.history)
         self._shadow = Shadow(fleet, patience)
         self._programs = 0
@@ -68,7 +82,7 @@ class DefaultPolicy:
         balancer = Balancer(
             now,
             fleet,
-            forecast(self._history, self._knobs.forecast),
+            self._foresee(self._history, self._knobs.forecast),
             self._patience,
             self._knobs.balance,
         )

@@ -25,7 +25,7 @@ class ForecastKnobs:
 
     horizon: float = 2 * 3600.0
     """Seconds over which rates are averaged."""
-    size_shrink: float = 4.0
+    size_shrink: float = 8.0
     """Bursts of a function that weigh as much as the burst sizes of all functions together."""
     most_slots: int = 64
     """Slots up to which distributions are computed."""
@@ -62,8 +62,12 @@ class Forecast:
 
 def forecast(history: DemandHistory, knobs: ForecastKnobs) -> Forecast:
     """Forecast from the history as of its own `now`."""
+    return forecast_at(history, history.weights @ history.evidence(knobs.horizon), knobs)
+
+
+def forecast_at(history: DemandHistory, rates: Floats, knobs: ForecastKnobs) -> Forecast:
+    """Forecast from the history's burst sizes and given rates of bursts, per function."""
     shares = history.size_shares(knobs.size_shrink)
-    rates = history.weights @ history.evidence(knobs.horizon)
     exceed = _exceedance(rates * history.burst_window, shares, knobs.most_slots)
     remainder = np.zeros_like(exceed)
     delay = history.burst_window - history.knobs.burst_margin

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from unit.balancing.backtest_support import example, run
 
 from changeover.policies.backtest.score import score
 from changeover.policies.balancing.default import DefaultKnobs, DefaultPolicy
 from changeover.policies.balancing.fleet import Arrival, Departure, FleetState, News
+from changeover.policies.balancing.forecast import Forecast, ForecastKnobs, forecast_at
+from changeover.policies.balancing.history import DemandHistory
 from changeover.policies.balancing.policy import Decision
 from changeover.policies.balancing.reactive import Reactive
 from changeover.policies.balancing.shadow import Shadow
@@ -71,6 +74,16 @@ def test_programs_stay_within_the_budget(cell: tuple[float, float]) -> None:
         journal = run(boots, fleet, make, *cell).journal
         programs[make.__name__] = score(boots, journal, cell[1]).programs
     assert programs["DefaultPolicy"] <= 2 * programs["Reactive"] + DefaultKnobs().allowance
+
+
+def test_another_forecast_can_take_the_place_of_the_own() -> None:
+    def nothing(history: DemandHistory, knobs: ForecastKnobs) -> Forecast:
+        return forecast_at(history, np.zeros(len(history.functions)), knobs)
+
+    boots, fleet = example()
+    blind = run(boots, fleet, lambda f, p, s: DefaultPolicy(f, p, s, foresee=nothing)).journal
+    seeing = run(boots, fleet, DefaultPolicy).journal
+    assert score(boots, blind, 60.0).programs < score(boots, seeing, 60.0).programs
 
 
 def test_it_loses_less_than_the_reference_on_the_example() -> None:
