@@ -88,21 +88,23 @@ def _learn(
     state, _, _ = tx.demand.history()
     history = restored(world, state)
     number = {name: i for i, name in enumerate(history.functions)}
-    for server in arrivals:
-        for name, slots in wanted.get(server.kind, ()) if server.id in new else ():
-            history.observe(server.arrived_at, number[name], slots)
-    departed = [
-        (number[name], slots)
-        for server in ends
-        if server.id in gone and server.placed_at is not None
-        for name, slots in wanted.get(server.kind, ())
-    ]
-    used = Counter[str]()
-    for record in tx.devices.all():
-        if record.function is not None:
-            used[record.function] += record.used
+    in_use = history.in_use.copy()
+    told = [(s.arrived_at, 0, s) for s in arrivals if s.id in new]
+    told += [(s.ended_at or now, 1, s) for s in ends if s.id in gone]
+    for at, ended, server in sorted(told, key=lambda one: (one[0], one[1], one[2].id)):
+        for name, slots in wanted.get(server.kind, ()):
+            i = number[name]
+            if not ended:
+                history.observe(at, i, slots)
+            elif server.placed_at is None:
+                continue  # given up: it held nothing
+            elif server.failed:
+                # It was placed later than it asked: its use is counted at its end, at once.
+                history.use_seconds[i] += slots * max(0.0, at - server.placed_at)
+            if not server.failed:
+                in_use[i] = max(0.0, in_use[i] + (-slots if ended else slots))
+            history.account(at, [int(n) for n in in_use], [(i, slots)] if ended else [])
     history.advance(now)
-    history.account(now, [used[name] for name in history.functions], departed)
     history.learn()
     made = outlook(history, priors_of(world), most_of(world))
     seen = {name: prospect.as_json() for name, prospect in made.items()}

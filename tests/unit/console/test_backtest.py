@@ -16,7 +16,10 @@ from unit.console.home import Home
 
 from changeover.models.placement import ResourceRequest
 from changeover.policies.request import request_of_flavor
+from changeover.worker.history import learn
+from changeover.worker.settings import Settings
 from changeover.worker.simulator.fleet import describe_fleet
+from changeover.worker.world import World
 
 ROOT = Path(__file__).parents[3]
 DATA = ROOT / "tests" / "data" / "workloads"
@@ -61,6 +64,28 @@ def test_policies_are_compared_on_the_deployments_own_past(tell: Teller, home: H
     text = tell("backtest", "--from-db", "--policy", "static", "--policy", "reactive").out
     assert "static" in text
     assert "250 boots" in text
+
+
+def test_the_outlook_is_shown_as_it_was_learnt(tell: Teller, home: Home) -> None:
+    _record(home)
+    world = World(
+        database=home.database,
+        placement=None,  # type: ignore[arg-type]  # what is recorded is all that is asked
+        servers=None,  # type: ignore[arg-type]
+        programmers={},
+        clock=home.operator.clock,
+        catalog=home.catalog,
+        settings=Settings(state_dir=home.path),
+        owner="test",
+    )
+    assert learn(world) == 500
+    assert learn(world) == 0
+    found = {row["function"]: row for row in tell("forecast", "--json").json["functions"]}
+    assert found["aes"]["bursts_a_day"] == pytest.approx(24.0, rel=0.3)
+    assert found["aes"]["holding_seconds"] == pytest.approx(HOUR / 2, rel=0.1)
+    assert found["gzip"]["holding_seconds"] == pytest.approx(2 * HOUR, rel=0.2)
+    assert found["sha3"]["slots_wanted"] == 0
+    assert tell("thrash", "--json").json["programs"] == 0
 
 
 def test_what_does_not_go_together_is_refused(tell: Teller) -> None:
