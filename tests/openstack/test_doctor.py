@@ -1,0 +1,98 @@
+"""The doctor tells a cloud that is set up from one that is not, by its real services."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from harness.client import Cards, Changeover, Cloud, command, environment, eventually
+from openstack.connection import Connection
+from test_discovery import catalog
+
+PASSWORD = "doctor"  # noqa: S105 - of users that live as long as the test
+
+
+def examined(told: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
+    """The checks by id."""
+    assert told.returncode in {0, 3}, told.stdout + told.stderr
+    return {check["id"]: check for check in json.loads(told.stdout)}
+
+
+@pytest.fixture
+def user_with(admin: Connection, cloud: Cloud, tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Makes a user with some roles in the project service; gives the clouds.yaml that names it."""
+    made = []
+
+    def make(*roles: str) -> Path:
+        name = f"doctor-{uuid4().hex[:8]}"
+        user = admin.identity.create_user(name=name, password=PASSWORD)
+        made.append(user)
+        project = admin.identity.find_project("service")
+        for role in roles:
+            found = admin.identity.find_role(role)
+            admin.identity.assign_project_role_to_user(project, user, found)
+        clouds = json.loads(cloud.clouds_yaml.read_text())
+        auth = clouds["clouds"]["poolmgr"]["auth"]
+        clouds["clouds"]["poolmgr"]["auth"] = {**auth, "username": name, "password": PASSWORD}
+        path = tmp_path / "clouds.yaml"
+        path.write_text(json.dumps(clouds))
+        return path
+
+    yield make
+    for user in made:
+        admin.identity.delete_user(user)
+
+
+def test_a_deployment_that_is_set_up(cards: Cards, changeover: Callable[..., Changeover]) -> None:
+    rule = {"source": "cyborg", "model": "simcard", "names": ["*_simcard_*"]}
+    deployment = changeover(catalog(cards, "DOCTOR", all=rule), request_timeout_seconds=60.0)
+    eventually(lambda: deployment.run("alive", "beat").returncode == 0)
+    found = examined(deployment.run("doctor", "--json"))
+    failed = {name: check["said"] for name, check in found.items() if check["verdict"] == "fail"}
+    # Other tests' failed servers were told to other deployments, or to none.
+    failed.pop("notifications.arrive", None)
+    assert failed == {}
+    well = (
+        "keystone", "placement.writes", "nova.lists_servers", "nova.services", "glance.images",
+        "cyborg.programs", "devices.missing", "notifications.queue", "clock.compute",
+    )  # fmt: skip
+    assert {name: found[name]["verdict"] for name in well} == dict.fromkeys(well, "ok")
+    assert found["placement.retries"]["verdict"] == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("roles", "may"),
+    [
+        (("reader",), {"glance", "cyborg"}),
+        (("service",), {"placement.reads", "placement.writes", "cyborg"}),
+        (("service", "reader"), {"placement.reads", "placement.writes", "glance", "cyborg"}),
+    ],
+    ids=["reader", "service", "both"],
+)
+def test_the_roles_that_docs_openstack_names(
+    cloud: Cloud,
+    cards: Cards,
+    user_with: Callable[..., Path],
+    tmp_path: Path,
+    roles: tuple[str, ...],
+    may: set[str],
+) -> None:
+    path = tmp_path / "catalog.yaml"
+    path.write_text(json.dumps(catalog(cards, "ROLES", all={"source": "cyborg"})))
+    env = environment(cloud, tmp_path, catalog=path, request_timeout_seconds=60.0)
+    env["OS_CLIENT_CONFIG_FILE"] = str(user_with(*roles))
+    told = subprocess.run(
+        [command(), "doctor", "--json"],
+        env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    found = examined(told)
+    asked = ("placement.reads", "placement.writes", "nova.lists_servers", "glance", "cyborg",
+             "cyborg.programs")  # fmt: skip
+    assert {name for name in asked if found[name]["verdict"] == "ok"} == may
+    assert found["keystone"]["facts"]["roles"] == sorted(roles)
+    assert told.returncode == 3
