@@ -18,6 +18,7 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -93,6 +94,7 @@ class Runner:
         for name in ("log", "pid", "down", "etc", "images", "tasks", "staging", "locks", "cards"):
             (self.state / name).mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
+            stack.enter_context(self._guarded())
             with ThreadPoolExecutor(3) as pool:
                 venv = pool.submit(environment)
                 log = self.state / "log"
@@ -142,6 +144,13 @@ class Runner:
                     self._start(name)
 
     # --- parts --------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """See ``guard.py``: it waits until this process is gone, or is done."""
+        argv = [sys.executable, FOLDER / "harness" / "guard.py", self.state]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True):
+            yield
 
     def _configure(self) -> None:
         place = self.place
