@@ -4,6 +4,7 @@
 
 SHELL := /bin/sh
 VENV ?= .venv
+PROCESSES ?= 2
 BIN := $(VENV)/bin
 
 # The first Python of 3.11 to 3.13 that is found; `make PYTHON=/path/to/python run` names another.
@@ -28,7 +29,7 @@ run: $(VENV)/.installed ## Rescue boots on a simulated cloud: broker, Placement 
 	@$(BIN)/changeover demo
 
 test: $(VENV)/.installed-dev ## Run the tests; ARGS=... is handed on to pytest
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal $(ARGS)
 
 test-openstack: $(VENV)/.installed-dev ## Boot real servers in a small real OpenStack, which it starts; ARGS=...
 	CHANGEOVER_TEST_REQUIRE_SERVICES=1 $(BIN)/python -m pytest tests/openstack $(ARGS)

@@ -157,10 +157,8 @@ def _broker(url: str) -> str:
     from kombu import Connection
     from kombu.exceptions import KombuError
 
-    from changeover.console.desk import check_broker
     from changeover.models.errors import Invalid, Unreachable
 
-    check_broker(url)
     options = {}
     if url.startswith(("redis", "sentinel")):
         options = {"socket_connect_timeout": CONNECT_SECONDS, "socket_timeout": CONNECT_SECONDS}
@@ -272,6 +270,7 @@ EXAMPLES: dict[str, Any] = {
     "broker_url": "redis://broker.example.org:6379/0",
     "notification_url": "amqp://changeover@rabbit.example.org:5672//",
     "cloud": "mycloud",
+    "recreate": "opted-in",
     "placement_endpoint": "http://127.0.0.1:8778",
     "catalog": "/etc/changeover/catalog.yaml",
     "max_changeovers": 20,
@@ -334,7 +333,7 @@ def _as_toml(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, (int, float)):
         return f"{value:g}" if isinstance(value, int) else repr(value)
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, frozenset)):
         return f"[{', '.join(_as_toml(item) for item in value)}]"
     if isinstance(value, dict):
         inner = ", ".join(f"{key} = {_as_toml(item)}" for key, item in value.items())

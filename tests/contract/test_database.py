@@ -969,8 +969,8 @@ def test_devices_follow_the_catalog(database: Database) -> None:
         tx.devices.sync(CATALOG)
         first = CATALOG.devices[0]
         tx.devices.update(first.provider, function="aes", slots=1, used=1, trouble=WHY)
-        tx.devices.programmed(first.provider)
-        tx.devices.programmed(first.provider)
+        assert tx.devices.programmed(first.provider, "c1") is None
+        assert tx.devices.programmed(first.provider, "c2") == "c1"
         tx.devices.sync(CATALOG)
         tx.devices.sync(without(CATALOG, first.name))
         assert [d.name for d in tx.devices.all()] == ["fpga2", "fpga3"]

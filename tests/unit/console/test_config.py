@@ -165,8 +165,8 @@ def test_a_kind_of_broker_that_does_not_exist(
     tell: Teller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CHANGEOVER_BROKER_URL", "carrier-pigeon://h")
-    assert "no kind of broker" in tell("pause", "--json").error["message"]
-    assert _verdicts(tell("config", "check", "--json").json)["broker"] == "failed"
+    assert "no broker of a known kind" in tell("pause", "--json").error["message"]
+    assert _verdicts(tell("config", "check", "--json").json)["settings"] == "failed"
 
 
 def test_load_and_a_broker_that_answers(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from unit.console.home import SCRIPT, Home
 
-from changeover.console.serve import worker_command
+from changeover.console.serve import QUEUES, worker_command
 from changeover.models.errors import Invalid
 
 MOST_CPU_SECONDS = 0.25
@@ -192,7 +192,7 @@ def test_worker_words() -> None:
     assert argv[2] == "changeover.host.compute1"
     assert env["CHANGEOVER_HOST"] == "compute1"
     assert worker_command("boot", "c1")[0][2] == "changeover.boot,changeover.host.c1"
-    assert worker_command(None, None)[0][2].count(",") == 3
+    assert worker_command(None, None)[0][2].count(",") == len(QUEUES) - 1
     for wrong in ("plans", ","):
         with pytest.raises(Invalid, match="queue"):
             worker_command(wrong, None)
