@@ -66,8 +66,11 @@ def offer_slots(world: World, device: Device) -> Opened | None:
         if record is None or rc is None or held_back:
             return None
         inventory = inventories.get(rc)
-        # Slots that somebody else reserved are theirs: the row knows how many were ours.
-        ours = inventory is not None and inventory.reserved == record.reserved
+        # Slots that somebody else reserved are theirs: the row knows how many were ours. Fewer of
+        # these may be left: who opened some may have been killed before it could say so.
+        ours = inventory is not None and (
+            inventory.reserved == record.reserved or held < inventory.reserved < record.reserved
+        )
         if inventory is not None and ours and inventory.reserved != held:
             opened = {**inventories, rc: replace(inventory, reserved=held)}
             try:

@@ -290,7 +290,8 @@ def test_an_embedded_broker(ground: Ground, broker_url: str) -> None:
     assert set(verdicts(messages.unread_queues(ground.site)).values()) == {SKIPPED}
     with Connection(broker_url) as connection:
         bound = notification_queue(ground.settings)(connection.channel())
-        bound.delete()  # a listener of another test may have left it
+        bound.declare()
+        bound.delete()  # a listener of another test may have left it bound
         assert verdicts(messages.notification_queue(ground.site)) == {"notifications.queue": FAIL}
         bound.declare()
         assert verdicts(messages.notification_queue(ground.site)) == {"notifications.queue": OK}
