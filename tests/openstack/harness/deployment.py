@@ -54,7 +54,12 @@ def deployed(
         )
         try:
             child.wait_until(lambda: _alive(database, began), timeout=_START_SECONDS)
-            yield Changeover(home, env, database)
+            deployment = Changeover(home, env, database)
+            yield deployment
+            # The next deployment has a database of its own, which would not explain a fence.
+            drained = deployment.run("drain")
+            assert drained.returncode == 0, drained.stderr
+            deployment.settled()
         finally:
             status = child.stop(_STOP_SECONDS)
             database.dispose()
