@@ -1,13 +1,14 @@
 """How many events are stored durably in a second, against no-op Celery tasks on the same broker.
 
-Both are published beforehand and then taken by one consumer: a listener process that stores each
-event and its boot in the database and acknowledges after the commit; and a Celery worker, of as
-many processes as there are processors, that does nothing with each message.
+Both are published beforehand and then taken by as many processes as there are processors:
+listeners that store each event and its boot in the database and acknowledge after the commit; and
+a Celery worker's, which do nothing with each message.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -29,6 +30,7 @@ from changeover.worker.settings import Settings, as_environment
 from changeover.worker.simulator.wire import Instance, build_error, envelope, routing_key
 
 DEADLINE = 180.0
+PROCESSES = os.cpu_count() or 1
 FLAVOR = Flavor(
     name="fpga.aes",
     flavorid="fpga.aes",
@@ -91,7 +93,10 @@ def intake_rate(settings: Settings, url: str, events: int) -> float:
 
     env = {**os.environ, **as_environment(settings)}
     argv = [sys.executable, "-m", "changeover.worker.listener"]
-    with start_child(argv, name="listener", env=env, log_path=settings.state_dir / "l.log"):
+    with contextlib.ExitStack() as listeners:
+        for number in range(PROCESSES):
+            log = settings.state_dir / f"l{number}.log"
+            listeners.enter_context(start_child(argv, name="listener", env=env, log_path=log))
         wait_until(lambda: stored() > 0)
         first, started = stored(), time.perf_counter()
         wait_until(lambda: stored() >= events)
@@ -101,29 +106,29 @@ def intake_rate(settings: Settings, url: str, events: int) -> float:
 
 
 def task_rate(settings: Settings, url: str, tasks: int) -> float:
-    """No-op tasks a second, from the first taken to the last."""
+    """No-op tasks a second, from the first carried out to the last.
+
+    The queue's length says less: a worker takes all that there is before it has done any of it.
+    """
     from noop import QUEUE, app, noop  # noqa: PLC0415 - reads the broker's URL at import
 
     with Connection(url) as connection:
-        for _ in range(tasks):
+        marks = settings.state_dir / "first", settings.state_dir / "last"
+        noop.apply_async((str(marks[0]),), connection=connection)
+        for _ in range(tasks - 2):
             noop.apply_async(connection=connection)
-
-        def left() -> int:
-            return int(connection.default_channel.client.llen(QUEUE))
-
+        noop.apply_async((str(marks[1]),), connection=connection)
         env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "BENCH_BROKER": url}
         argv = [
             sys.executable, "-m", "celery", "-A", "noop", "worker", "--queues", QUEUE,
-            "--concurrency", str(os.cpu_count() or 1), "--loglevel", "ERROR",
+            "--concurrency", str(PROCESSES), "--loglevel", "ERROR",
             "--without-gossip", "--without-mingle", "--without-heartbeat",
         ]  # fmt: skip
         with start_child(argv, name="noop", env=env, log_path=settings.state_dir / "n.log"):
-            wait_until(lambda: left() < tasks)
-            before, started = left(), time.perf_counter()
-            wait_until(lambda: left() == 0)
-            ended = time.perf_counter()
+            wait_until(lambda: marks[1].exists() and marks[1].read_text(encoding="utf-8"))
     app.close()
-    return rate(started, ended, before)
+    first, last = (float(mark.read_text(encoding="utf-8")) for mark in marks)
+    return rate(first, last, tasks - 1)
 
 
 def measure(number: int) -> dict[str, Any]:

@@ -13,6 +13,9 @@ MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 32
 """Deepest nesting of objects and lists. Real ones have about 12."""
 
+NESTING = (dict, list)
+"""What a JSON value can be nested in."""
+
 _INTEGER_DIGITS = 20  # more than 64 bits need; int() is quadratic in the number of digits
 
 
@@ -74,16 +77,18 @@ def _constant(name: str) -> NoReturn:
 
 
 def _limit_depth(value: object, where: str) -> None:
-    level: list[object] = [value]
-    for _ in range(MAX_DEPTH + 1):
+    level: list[Any] = [value] if isinstance(value, NESTING) else []
+    for _ in range(MAX_DEPTH):
+        if not level:
+            return
         level = [
             child
             for item in level
-            if isinstance(item, dict | list)
             for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, NESTING)
         ]
-        if not level:
-            return
+    if not level:
+        return
     refuse(f"{where}: is nested deeper than {MAX_DEPTH}")
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from changeover.models.flavor import Flavor, RequestSpec, Text, TextMap, Wire
-from changeover.models.limited_json import load, refuse, shown
+from changeover.models.limited_json import NESTING, load, refuse, shown
 
 CAPACITY_FAILURES = frozenset({"NoValidHost"})
 """Exceptions of a failed build that capacity could have prevented (``_Remote`` is cut off)."""
@@ -245,7 +245,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         if "nova_object.data" in value:
             return _plain(value["nova_object.data"])
-        return {key: _plain(item) for key, item in value.items()}
+        return {k: _plain(v) if isinstance(v, NESTING) else v for k, v in value.items()}
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return value
