@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
@@ -128,21 +129,10 @@ class Desk:
         """A world to preview in: it reads Placement and the database, and creates nothing."""
         from concurrent.futures import ThreadPoolExecutor
 
-        from changeover.worker.bootstrap import open_accelerators
-        from changeover.worker.world import World
-
-        return World(
-            database=self.database,
+        return replace(
+            self.remembering_world,
             placement=self.placement,
-            # A preview neither creates servers nor programs devices.
-            servers=cast("Servers", None),
-            programmers={},
-            clock=self.clock,
-            catalog=self.catalog,
-            settings=self.settings,
-            owner=f"console:{os.getpid()}",
             pool=ThreadPoolExecutor(self.settings.concurrent_reads),
-            accelerators=open_accelerators(self.settings, self.catalog),
         )
 
     @cached_property
@@ -154,6 +144,7 @@ class Desk:
         return World(
             database=self.database,
             placement=cast("PlacementTenant", None),
+            # The console neither creates servers nor programs devices.
             servers=cast("Servers", None),
             programmers={},
             clock=self.clock,
@@ -172,7 +163,7 @@ class Desk:
         if not looked:
             raise Busy("the workers are reading the devices just now: try again in a minute")
         self._close_pool()
-        for name in ("catalog", "planning_world"):  # there may be others now
+        for name in ("catalog", "remembering_world", "planning_world"):  # there may be others
             self.__dict__.pop(name, None)
         return looked
 

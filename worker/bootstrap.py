@@ -31,7 +31,7 @@ from changeover.worker.world import World
 
 if TYPE_CHECKING:
     from changeover.worker.adapters.cyborg_http import CyborgClient
-    from changeover.worker.adapters.service_http import HttpService
+    from changeover.worker.adapters.service_http import HttpService, Timeouts
     from changeover.worker.doctor.site import CloudUser, Site
     from changeover.worker.simulator.cards import SimulatedCards
     from changeover.worker.simulator.servers import SimulatedServers
@@ -123,14 +123,20 @@ def load_catalog(settings: Settings) -> Catalog:
     return load_catalog_file(path)
 
 
+def _limits(settings: Settings) -> Timeouts:
+    """How long to wait for a service of the cloud."""
+    from changeover.worker.adapters.service_http import Timeouts  # noqa: PLC0415 - see above
+
+    return Timeouts(read=settings.request_timeout_seconds)
+
+
 def open_placement(settings: Settings) -> PlacementTenant:
     """Placement of the named cloud, or the embedded one."""
     from changeover.worker.adapters.placement_http import (  # noqa: PLC0415 - see above
         HttpPlacement,
     )
-    from changeover.worker.adapters.service_http import Timeouts  # noqa: PLC0415 - see above
 
-    limits = Timeouts(read=settings.request_timeout_seconds)
+    limits = _limits(settings)
     if settings.cloud is not None:
         return HttpPlacement.from_cloud(settings.cloud, timeouts=limits)
     endpoint = settings.placement_endpoint or _noted(settings, "placement_endpoint")
@@ -142,13 +148,12 @@ def open_servers(settings: Settings, placement: PlacementTenant, clock: Clock) -
     if settings.embedded_cloud:
         return open_simulated_servers(settings, placement, clock)
     from changeover.worker.adapters.servers_nova import NovaServers  # noqa: PLC0415 - see above
-    from changeover.worker.adapters.service_http import Timeouts  # noqa: PLC0415 - see above
 
     return NovaServers.from_cloud(
         settings.cloud,
         clock,
         longest_request_seconds=settings.longest_request_seconds,
-        timeouts=Timeouts(read=settings.request_timeout_seconds),
+        timeouts=_limits(settings),
     )
 
 
@@ -166,9 +171,8 @@ def open_accelerators(settings: Settings, catalog: Catalog) -> Accelerators | No
 def open_cyborg(settings: Settings) -> CyborgClient:
     """The Cyborg of the named cloud."""
     from changeover.worker.adapters.cyborg_http import CyborgClient  # noqa: PLC0415 - see above
-    from changeover.worker.adapters.service_http import Timeouts  # noqa: PLC0415 - see above
 
-    limits = Timeouts(read=settings.request_timeout_seconds)
+    limits = _limits(settings)
     return CyborgClient.from_cloud(settings.cloud, timeouts=limits)
 
 
@@ -209,9 +213,8 @@ def open_requester(
         OpenStackRequester,
         ServiceRequester,
     )
-    from changeover.worker.adapters.service_http import Timeouts  # noqa: PLC0415 - see above
 
-    limits = Timeouts(read=settings.request_timeout_seconds)
+    limits = _limits(settings)
     service = settings.cloud or ""
     if cloud is not None:
         return OpenStackRequester(
@@ -231,9 +234,8 @@ def open_reservations(settings: Settings) -> Reservations:
     from changeover.worker.adapters.reservations_blazar import (  # noqa: PLC0415 - see above
         BlazarReservations,
     )
-    from changeover.worker.adapters.service_http import Timeouts  # noqa: PLC0415 - see above
 
-    limits = Timeouts(read=settings.request_timeout_seconds)
+    limits = _limits(settings)
     return BlazarReservations.from_cloud(settings.cloud, timeouts=limits)
 
 
@@ -279,7 +281,6 @@ def open_cyborg_driver(
     from changeover.worker.adapters.programmer_cyborg import (  # noqa: PLC0415 - see above
         CyborgDriver,
     )
-    from changeover.worker.adapters.service_http import Timeouts  # noqa: PLC0415 - see above
 
     if settings.cloud is None:
         raise Invalid(
@@ -288,7 +289,7 @@ def open_cyborg_driver(
     images = GlanceImages.from_cloud(
         settings.cloud,
         most_bytes=programmer.largest_image_bytes,
-        timeouts=Timeouts(read=settings.request_timeout_seconds),
+        timeouts=_limits(settings),
     )
     return CyborgDriver(programmer, open_cyborg(settings), images, catalog)
 
@@ -297,12 +298,11 @@ def open_site(settings: Settings) -> Site:
     """What the doctor examines. Nothing is connected before it is looked at."""
     from changeover.worker.adapters.service_http import (  # noqa: PLC0415 - see above
         HttpService,
-        Timeouts,
         open_region,
     )
     from changeover.worker.doctor.site import CloudUser, Site  # noqa: PLC0415 - the doctor's alone
 
-    limits = Timeouts(read=settings.request_timeout_seconds)
+    limits = _limits(settings)
     region = cache(lambda: open_region(settings.cloud))  # one session: one token for all
 
     def api(service_type: str) -> HttpService | None:
