@@ -175,9 +175,12 @@ class NovaService:
         blueprint = server.blueprint
         assert blueprint is not None
         flavor = self.servers.flavor(blueprint.flavor)
-        times = {e["server"]: e["t"] for e in self.servers.journal() if e["event"] == "failed"}
-        changed = times.get(server.uuid, 0.0)
+        events = [e for e in self.servers.journal() if e["server"] == server.uuid]
+        changed = max((e["t"] for e in events), default=0.0)
+        failed = max((e["t"] for e in events if e["event"] == "failed"), default=0.0)
         hints = {k: [v] if isinstance(v, str) else v for k, v in blueprint.scheduler_hints.items()}
+        if MARKER in server.metadata:
+            hints[MARKER] = [server.metadata[MARKER]]
         value: dict[str, Any] = {
             "id": server.uuid,
             "name": server.name,
@@ -215,9 +218,11 @@ class NovaService:
         if server.status is ServerStatus.ERROR:
             value["fault"] = {
                 "code": 500,
-                "created": _time(changed),
+                "created": _time(failed),
                 "message": server.fault.partition(": ")[2],
             }
+        if server.status is ServerStatus.DELETED:  # with it go its tags and metadata
+            value.update(tags=[], metadata={})
         return value
 
     def hidden(self, server: Server) -> bool:
@@ -265,7 +270,7 @@ class NovaService:
             return 400, _error("badRequest", 400, "Invalid key_name provided.")
         metadata = dict(asked["metadata"])
         marks = _mark(metadata)
-        if not set(marks) <= set(asked["tags"]):
+        if not set(marks) <= set(asked["tags"]) or hints.pop(MARKER, None) != metadata[MARKER]:
             return 400, _error("badRequest", 400, "a marker that no listing could find")
         blueprint = Blueprint.parse(
             {

@@ -35,6 +35,7 @@ from changeover.models.states import BOOT_OVER, BootState
 from changeover.policies.request import FlavorRequest, request_of_flavor, request_of_spec
 from changeover.worker.cancel import cancel_boot
 from changeover.worker.ports.clock import Clock
+from changeover.worker.ports.servers import MARKER
 from changeover.worker.queues import BOOT_QUEUE, JUDGE, PLAN_QUEUE, REBOOT
 from changeover.worker.settings import Settings
 from changeover.worker.store import Database, Tx
@@ -304,9 +305,25 @@ class Intake:
         if boot is not None and mine and boot.state not in BOOT_OVER and boot.removed_at is None:
             outcome = "owner_deleted"
             self._cancel(tx, boot, now)
+        if boot is None:
+            boot = self._unanswered(tx, deleted, now)
+            outcome = "woke" if boot is None else "successor_deleted"
         tx.boots.wake(now)
         tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)
         return Accepted(outcome, None if boot is None else boot.id)
+
+    def _unanswered(self, tx: Tx, deleted: ServerDeleted, now: float) -> Boot | None:
+        """The boot that made it by a create that was not answered: Nova soon forgets its marker."""
+        marker = deleted.metadata.get(MARKER, "")
+        boot = tx.boots.get(marker.partition(".")[0])
+        if boot is None or boot.state is not BootState.CREATING or boot.marker != marker:
+            return None
+        reason = Reason("boot.building", f"was created again as {deleted.server}, now deleted")
+        made = tx.boots.created(boot, deleted.server, now, reason)
+        if made is not None:
+            tx.boots.hurry(made.id, now)
+            tx.hints.add(REBOOT, made.id, queue=BOOT_QUEUE, now=now)
+        return made
 
     def _cancel(self, tx: Tx, boot: Boot, now: float) -> None:
         """The owner has given the server up; unless a create is at work, nothing is to be done."""

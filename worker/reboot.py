@@ -236,7 +236,7 @@ def _creating(world: World, boot: Boot) -> Boot:
         return _send(world, boot)
     # A listing shows nothing of what is done while it is made: when it was asked for counts.
     asked_at = world.clock.now()
-    listing = world.servers.find(boot.marker, boot.project)
+    listing = world.servers.find(boot.marker, boot.project, boot.sent_at)
     if listing.servers:
         return _adopt(world, boot, listing.servers)
     now = world.clock.now()
@@ -262,6 +262,10 @@ def _adopt(world: World, boot: Boot, found: tuple[Server, ...]) -> Boot:
     keep, *others = sorted(
         found, key=lambda s: (order.index(s.status) if s.status in order else len(order), s.uuid)
     )
+    if others:
+        # First, so that the deletion of another is not heard as the end of this one.
+        with world.database.write() as tx:
+            boot = tx.boots.postpone(boot, boot.wake_at, boot.reason, successor=keep.uuid)
     for other in others:
         log.error("boot.doubled", kept=keep.uuid, other=other.uuid, status=other.status)
         # One that runs may be in use already: that is for its owner to say.

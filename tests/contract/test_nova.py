@@ -141,7 +141,7 @@ def test_a_create_is_sent_once_and_an_answer_that_means_nothing_is_unknown(
     with pytest.raises(OutcomeUnknown):
         create(servers, marker="m3")
     assert nova.asked["POST /v2.1/servers"] == 4
-    assert len(servers.find("m3", "demo").servers) == 1
+    assert len(servers.find("m3", "demo", 0.0).servers) == 1
 
 
 def test_an_answer_to_a_read_that_means_nothing(nova: NovaService, servers: NovaServers) -> None:
@@ -242,7 +242,7 @@ def test_pages_are_followed(nova: NovaService, servers: NovaServers, clock: Virt
     nova.page = 2
     made = {create(servers, marker=f"m{n}") for n in range(5)}
     assert {found.server for found in servers.failed_since(clock.now() - 1.0)} == made
-    assert [s.uuid in made for s in servers.find("m3", "demo").servers] == [True]
+    assert [s.uuid in made for s in servers.find("m3", "demo", 0.0).servers] == [True]
 
 
 def test_one_strange_server_hides_no_other(
@@ -265,9 +265,9 @@ def test_a_full_page_asks_the_hosts_whether_cells_are_down(
     nova.servers.set_host("cmp1", up=True)
     create(servers)
     nova.page = 1
-    assert servers.find("m", "demo").complete
+    assert servers.find("m", "demo", 0.0).complete
     nova.faults.cell_down = True
-    assert not servers.find("m", "demo").complete
+    assert not servers.find("m", "demo", 0.0).complete
     assert servers.host_up("cmp1") is None
 
 
@@ -337,6 +337,7 @@ def test_a_blueprint_survives_the_wire() -> None:
     assert body["os:scheduler_hints"] == {
         "query": '[">=","$free_ram_mb",1]',
         "group": "78b63ce3-3879-46e0-a880-c700186d47c4",
+        "changeover:boot": "b.1",
     }
     assert body["server"]["metadata"] == {
         "team": "red",

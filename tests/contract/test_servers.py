@@ -196,7 +196,7 @@ def test_a_server_that_is_not_there(servers: Servers) -> None:
     servers.delete(NOWHERE)
     with pytest.raises(NotFound):
         servers.link(NOWHERE, {"a": "b"})
-    assert servers.find("m", "demo").servers == ()
+    assert servers.find("m", "demo", 0.0).servers == ()
 
 
 def test_create_makes_a_successor_with_its_links(cloud: Cloud, servers: Servers) -> None:
@@ -212,11 +212,11 @@ def test_create_makes_a_successor_with_its_links(cloud: Cloud, servers: Servers)
     assert (made.name, made.project, made.user) == ("s", "p1", "bob")
     assert made.metadata == {"m": "v", MARKER: "marker-1", REPLACES: failed.uuid}
     assert made.blueprint == failed.blueprint
-    listing = servers.find("marker-1", "p1")
+    listing = servers.find("marker-1", "p1", 0.0)
     assert listing.complete
     assert [s.uuid for s in listing.servers] == [uuid]
-    assert servers.find("marker-1", "p2").servers == ()
-    assert servers.find("marker-2", "p1").servers == ()
+    assert servers.find("marker-1", "p2", 0.0).servers == ()
+    assert servers.find("marker-2", "p1", 0.0).servers == ()
 
 
 def test_a_successor_builds_once_there_is_capacity(cloud: Cloud, servers: Servers) -> None:
@@ -274,7 +274,7 @@ def test_api_down_does_nothing(cloud: Cloud, api: Api) -> None:
     calls: list[Callable[[], object]] = [
         lambda: servers.get(failed.uuid),
         lambda: create_like(servers, failed, "m"),
-        lambda: servers.find("m", "demo"),
+        lambda: servers.find("m", "demo", 0.0),
         lambda: servers.link(failed.uuid, {"a": "b"}),
         lambda: servers.delete(failed.uuid),
         lambda: servers.host_up("host1"),
@@ -283,7 +283,7 @@ def test_api_down_does_nothing(cloud: Cloud, api: Api) -> None:
         for call in calls:
             with pytest.raises(Unreachable):
                 call()
-    assert servers.find("m", "demo").servers == ()
+    assert servers.find("m", "demo", 0.0).servers == ()
     assert servers.get(failed.uuid) == failed
 
 
@@ -302,9 +302,22 @@ def test_an_unanswered_create(
     cloud.servers.inject(fault)
     with pytest.raises(OutcomeUnknown):
         create_like(servers, failed, "m")
-    assert len(servers.find("m", "demo").servers) == at_once
+    assert len(servers.find("m", "demo", 0.0).servers) == at_once
     cloud.clock.sleep(servers.longest_request_seconds)
-    assert len(servers.find("m", "demo").servers) == later
+    assert len(servers.find("m", "demo", 0.0).servers) == later
+
+
+def test_a_deleted_successor_is_found(cloud: Cloud, servers: Servers) -> None:
+    failed = seen(servers, cloud.failed())
+    since = cloud.clock.now()
+    uuid = create_like(servers, failed, "m")
+    cloud.clock.advance(10.0)
+    cloud.servers.user_delete(uuid)
+    cloud.clock.advance(10.0)
+    listing = servers.find("m", "demo", since)
+    assert [(s.uuid, s.status) for s in listing.servers] == [(uuid, ServerStatus.DELETED)]
+    assert listing.complete
+    assert servers.find("n", "demo", since).servers == ()
 
 
 def test_an_unanswered_delete(cloud: Cloud, servers: Servers) -> None:
@@ -322,10 +335,10 @@ def test_a_listing_says_when_a_cell_is_down(cloud: Cloud, api: Api) -> None:
     built = servers.create(plain, "m", project="demo", user="alice")
     again = create_like(servers, failed, "m")
     with api.cell_down():
-        listing = servers.find("m", "demo")
+        listing = servers.find("m", "demo", 0.0)
     assert not listing.complete
     assert [s.uuid for s in listing.servers] == [again]
-    listing = servers.find("m", "demo")
+    listing = servers.find("m", "demo", 0.0)
     assert listing.complete
     assert {s.uuid for s in listing.servers} == {built, again}
 

@@ -257,7 +257,7 @@ def test_without_its_marker_a_boot_is_doubled(tmp_path: Path) -> None:
     servers.inject(ServersFault.CREATE_DONE)
     with pytest.raises(OutcomeUnknown):
         create_again(servers, server, "b.1")
-    assert len(servers.find("b.1", server.project).servers) == 1
+    assert len(servers.find("b.1", server.project, 0.0).servers) == 1
     create_again(servers, server, "b.2")
     servers.close()
     verdict = Verdict()

@@ -95,7 +95,7 @@ def test_by_trust_a_successor_is_what_the_failed_server_was(
     marker = new_marker()
     assert nova.authority(before.project, before.user) is Authority.OWNER
     uuid = again(nova, before, marker, flavor=servers.flavor())
-    listing = nova.find(marker, before.project)
+    listing = nova.find(marker, before.project, time.time())
     assert [s.uuid for s in listing.servers] == [uuid], "found from the first moment on"
     assert listing.complete
     after = eventually(lambda: _active(nova, uuid))
@@ -148,6 +148,20 @@ def test_without_a_trust_the_role_serves_and_the_key_does_not(
         assert (after.user, after.project) == (poolmgr.current_user_id, bob.current_project_id)
     finally:
         admin.identity.unassign_project_role_from_user(**grant)
+
+
+@pytest.mark.usefixtures("trust")
+def test_a_successor_that_its_owner_deleted_is_found(
+    nova: NovaServers, servers: Booted, alice: Connection
+) -> None:
+    before = failed(nova, servers, alice)
+    marker, since = new_marker(), time.time()
+    uuid = again(nova, before, marker, flavor=servers.flavor())
+    eventually(lambda: _active(nova, uuid))
+    alice.compute.delete_server(uuid)
+    eventually(lambda: nova.get(uuid) is None)
+    found = nova.find(marker, before.project, since).servers
+    assert [(s.uuid, s.status) for s in found] == [(uuid, ServerStatus.DELETED)]
 
 
 @pytest.mark.usefixtures("trust")

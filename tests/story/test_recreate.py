@@ -13,7 +13,7 @@ from story.world import EFFECTS, Cloud, Worker
 from changeover.models.boot import Boot
 from changeover.models.states import BootState
 from changeover.policies.consent import RECREATE
-from changeover.worker.ports.servers import Listing, Server, ServerStatus
+from changeover.worker.ports.servers import MARKER, Listing, Server, ServerStatus
 from changeover.worker.simulator.servers import ServersFault
 
 FLAVOR = "vgpu.8q"
@@ -181,8 +181,8 @@ def test_a_create_that_lands_while_a_slow_listing_is_made_is_not_sent_again(
         longest = cloud.servers.longest_request_seconds
         find = cloud.servers.find
 
-        def slow(marker: str, project: str) -> Listing:
-            found = find(marker, project)
+        def slow(marker: str, project: str, since: float) -> Listing:
+            found = find(marker, project, since)
             cloud.clock.advance(longest)
             return found
 
@@ -192,6 +192,33 @@ def test_a_create_that_lands_while_a_slow_listing_is_made_is_not_sent_again(
         cloud.calm()
         assert boot_of(cloud, server).state is BootState.BOOTED
         assert created(cloud) == 1
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_its_owner_deletes_a_successor_before_its_create_was_found(
+    tmp_path: Path, *, told: bool
+) -> None:
+    """It is listed as deleted, or where Nova knows its marker no more, told of."""
+    with Cloud(tmp_path) as cloud:
+        find = cloud.servers.find
+
+        def forgetful(marker: str, project: str, since: float) -> Listing:
+            [successor] = [s for s in cloud.servers.servers() if s.metadata.get(MARKER) == marker]
+            if successor.status is not ServerStatus.DELETED:
+                cloud.servers.user_delete(successor.uuid)
+            if not told:
+                cloud.notifications.clear()
+            found = find(marker, project, since)
+            return replace(found, servers=()) if told else found
+
+        cloud.servers.find = forgetful  # type: ignore[method-assign]  # a Nova before 2.100
+        cloud.servers.inject(ServersFault.CREATE_DONE)
+        [server] = cloud.fail_boot(FLAVOR)
+        cloud.calm()
+        boot = boot_of(cloud, server)
+        assert (boot.state, boot.reason.code) == (BootState.CANCELLED, "boot.successor_deleted")
+        assert created(cloud) == 1
+        assert [s.uuid for s in alive(cloud)] == [server]
 
 
 @pytest.mark.parametrize("built", [False, True])

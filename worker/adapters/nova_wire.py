@@ -212,12 +212,12 @@ class ShownServer:
         return self._wire.zone if self._wire.host is None else None
 
     def _hints(self) -> tuple[dict[str, Any], bool]:
-        """The hints without the group, and whether some of them cannot be had."""
+        """The owner's hints without the group, and whether some of them cannot be had."""
         if self._wire.scheduler_hints is None:
             return {}, self._version < HINTS
         hints = {}
         for name, values in self._wire.scheduler_hints.items():
-            if name == "group":
+            if name in {"group", MARKER}:
                 continue
             try:
                 # Nova shows every hint as a list, also one that was given as a text.
@@ -256,6 +256,13 @@ def listed(value: Any) -> tuple[list[Any], bool]:
         member(server, "id", "server")
     links = an_array(value.get("servers_links", []), "servers_links")
     return servers, any(member(link, "rel", "link") == "next" for link in links)
+
+
+def hinted(server: Any) -> object:
+    """The marker among the scheduler hints of a listed server: they outlive it."""
+    hints = server.get("scheduler_hints") if isinstance(server, dict) else None
+    marker = hints.get(MARKER) if isinstance(hints, dict) else None
+    return marker[0] if isinstance(marker, list) and len(marker) == 1 else marker
 
 
 def created(value: Any) -> str:
@@ -306,7 +313,8 @@ def create_body(
     }
     if blueprint.server_group is not None:
         hints["group"] = blueprint.server_group
-    return {"server": server, **({"os:scheduler_hints": hints} if hints else {})}
+    hints[MARKER] = marker
+    return {"server": server, "os:scheduler_hints": hints}
 
 
 def _networks(blueprint: Blueprint) -> Literal["auto", "none"] | list[dict[str, Any]]:

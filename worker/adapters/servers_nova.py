@@ -67,6 +67,9 @@ ZONES_KNOWN: Final = 60.0
 PREPARING: Final = 60.0
 """Seconds that a create may spend on tokens and names before it is sent."""
 
+SKEW: Final = 300.0
+"""Seconds by which Nova's clock may be behind."""
+
 PAGE: Final = 500
 MOST_PAGES: Final = 200
 _MOST_DESCRIPTION: Final = 255
@@ -138,27 +141,33 @@ class NovaServers:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
         return self._owners.authority(project, user)
 
-    def find(self, marker: str, project: str) -> Listing:
+    def find(self, marker: str, project: str, since: float) -> Listing:
         """See :class:`~changeover.worker.ports.servers.Servers`.
 
         Nova leaves out the servers of cells that are down as soon as a listing is filtered, and
-        says nothing; hence the cells are looked at before and after.
+        says nothing; hence the cells are looked at before and after. With a server Nova deletes
+        its tags and metadata, but not its scheduler hints (shown from microversion 2.100 on).
         """
         up = self._every_cell_answers()
-        tag = nova_wire.marker_tag(marker)
-        query = [("all_tenants", "1"), ("project_id", project), ("tags", tag)]
-        found = []
-        for value, answer in self._pages("/servers/detail", query):
+        there = [("all_tenants", "1"), ("project_id", project)]
+        tagged = [*there, ("tags", nova_wire.marker_tag(marker))]
+        changed = [*there, ("changes-since", _iso(since - SKEW))]
+        found: dict[str, Server] = {}
+        for value, answer in self._pages("/servers/detail", tagged):
             shown = answer.parse(lambda _: ShownServer(value, self._version()))  # noqa: B023 - called at once
-            found.append(shown.server())
-        return Listing(tuple(found), complete=up and self._every_cell_answers())
+            found[shown.server().uuid] = shown.server()
+        for value, answer in self._pages("/servers/detail", changed):
+            if nova_wire.hinted(value) == marker and value["id"] not in found:
+                shown = answer.parse(lambda _: ShownServer(value, self._version()))  # noqa: B023 - called at once
+                found[shown.server().uuid] = shown.server()
+        return Listing(tuple(found.values()), complete=up and self._every_cell_answers())
 
     def failed_since(self, since: float) -> list[BuildFailed]:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
         query = [
             ("all_tenants", "1"),
             ("status", "ERROR"),
-            ("changes-since", datetime.fromtimestamp(max(0.0, since), UTC).isoformat()),
+            ("changes-since", _iso(since)),
             ("sort_key", "updated_at"),
             ("sort_dir", "asc"),
         ]
@@ -407,6 +416,10 @@ def _versions(value: Any) -> tuple[Version, Version]:
         _dots(member(version, "min_version", "version")),
         _dots(member(version, "version", "version")),
     )
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(max(0.0, seconds), UTC).isoformat()
 
 
 def _dots(value: Any) -> Version:

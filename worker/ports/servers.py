@@ -125,8 +125,12 @@ class Servers(Protocol):
         """In whose name :meth:`create` would create a server of that user's in that project."""
         ...
 
-    def find(self, marker: str, project: str) -> Listing:
-        """All servers with that marker, whatever their status; deleted ones need not be there."""
+    def find(self, marker: str, project: str, since: float) -> Listing:
+        """All servers with that marker, whatever their status, none of them older than ``since``.
+
+        Deleted ones too, as far as the service still knows that they had it: their owner gave
+        them up, so that none is to be made in their place.
+        """
         ...
 
     def failed_since(self, since: float) -> list[BuildFailed]:

@@ -354,8 +354,8 @@ class SimulatedServers:
         self._called()
         return Authority.OWNER
 
-    def find(self, marker: str, project: str) -> Listing:
-        """See :class:`~changeover.worker.ports.servers.Servers`; deleted ones are listed too."""
+    def find(self, marker: str, project: str, since: float) -> Listing:  # noqa: ARG002 - nothing is forgotten
+        """See :class:`~changeover.worker.ports.servers.Servers`."""
         self._called()
         with self._tx() as db:
             rows = db.execute(

@@ -188,7 +188,7 @@ class Boots:
         return moved
 
     def created(self, boot: Boot, successor: str, now: float, reason: Reason) -> Boot | None:
-        """The boot's current attempt made ``successor``; ``None`` if another attempt is current.
+        """The boot's current attempt made ``successor``; ``None`` if that, or another, is known.
 
         Whoever holds the lease by now has not found it yet: what it decides next is void.
         """
@@ -198,6 +198,7 @@ class Boots:
                 BootRow.id == boot.id,
                 BootRow.state == BootState.CREATING,
                 BootRow.attempt == boot.attempt,
+                BootRow.successor.is_(None),
             )
             .values(state=BootState.BUILDING, successor=successor, reason=reason)
             .returning(BootRow.__table__)
