@@ -159,6 +159,8 @@ def _requested(boot: Boot) -> str | None:
     if boot.origin != "request" or boot.blueprint is None:
         return None
     whose = f"by trust {boot.trust}" if boot.trust else "by the service user's own role"
+    if boot.trust_withdrawn_at is not None:
+        whose += ", which was taken back since"
     return f"server {boot.blueprint.name} for user {boot.user}, {whose}"
 
 

@@ -25,7 +25,8 @@ class Boot:
     ``blueprint`` is what its server is created from, kept from before the first create on.
     ``removed_at`` is when Changeover set out to delete the failed server ahead of its successor:
     from then on its absence says nothing about its owner's wish. ``trust`` is the Keystone trust
-    that was given for a request, ``submission`` what makes it the same if it is sent twice.
+    that was made for a request, ``trust_withdrawn_at`` when it was taken back, ``submission`` what
+    makes a request the same if it is sent twice.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Boot:
     removed_at: float | None = None
     origin: Origin = "failure"
     trust: str | None = None
+    trust_withdrawn_at: float | None = None
     submission: str | None = None
 
     @property

@@ -211,6 +211,7 @@ class BootRow(Base):
     removed_at: Mapped[float | None]
     origin: Mapped[str] = mapped_column(String(16))
     trust: Mapped[str | None] = mapped_column(String(64))
+    trust_withdrawn_at: Mapped[float | None]
     submission: Mapped[str | None] = mapped_column(String(48), unique=True)
     __table_args__ = (Index("ix_boots_state_wake", "state", "wake_at"),)
 

@@ -379,6 +379,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(status, value, {"X-Subject-Token": token} if token else {})
         elif path == "/v3/OS-TRUST/trusts":
             self._answer(200, {"trusts": service.trusts, "links": {"next": None}})
+        elif self.command == "DELETE" and path.startswith("/v3/OS-TRUST/trusts/"):
+            user, _ = service.tokens.get(self.headers.get("X-Auth-Token", ""), ("", ""))
+            given = [t for t in service.trusts if t["id"] == path.rpartition("/")[2]]
+            if not given:
+                self._answer(404, _error("itemNotFound", 404, "Could not find trust."))
+            elif "DELETE" in service.forbid or user != given[0]["trustor_user_id"]:
+                self._answer(403, _error("forbidden", 403, "You are not authorized."))
+            else:
+                service.trusts.remove(given[0])
+                self._answer(204, None)
         else:
             link = {"rel": "self", "href": f"{service.url}/v3/"}
             version = {"id": "v3.14", "status": "stable", "links": [link]}

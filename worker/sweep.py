@@ -10,6 +10,7 @@ import structlog
 from changeover.models.errors import ChangeoverError, Reread
 from changeover.models.reasons import Reason
 from changeover.models.states import CHANGEOVER_MOVING, BootState, ChangeoverState
+from changeover.worker.entrusted import withdraw_trusts
 from changeover.worker.holds import close, open_slots
 from changeover.worker.intake import Intake
 from changeover.worker.ports.servers import FOUND_AT_ONCE
@@ -79,6 +80,7 @@ def sweep(world: World) -> dict[str, int]:
     found["opened"] = len(ajar)
     found["closed"] = _keep_closed(world, quarantined)
     found["untold"] = _untold(world)
+    found["trusts_withdrawn"] = withdraw_trusts(world)
     wanted = [d for d in world.catalog.devices if d.provider in unread] if unread else []
     found["read"] = refresh(world, wanted) if wanted else 0
     if any(found.values()):

@@ -221,6 +221,22 @@ def test_a_trust_that_was_taken_back(nova: NovaService, servers: NovaServers) ->
     assert servers.authority("demo", "alice") is Authority.NOBODY
 
 
+def test_a_trust_is_withdrawn_in_its_givers_name(nova: NovaService, servers: NovaServers) -> None:
+    made = nova.trust("bob", "p1")
+    expired = nova.trust("bob", "p2", expires_at="1970-01-01T00:00:00.000000Z")
+    assert servers.authority("p1", "bob") is Authority.OWNER
+    nova.forbid.add("DELETE")
+    with pytest.raises(AskOperator, match="403"):
+        servers.withdraw(made["id"])
+    nova.forbid.clear()
+    for _ in range(2):  # the second time it is gone
+        servers.withdraw(made["id"])
+    servers.withdraw(expired["id"])
+    assert made not in nova.trusts
+    assert servers.authority("p1", "bob") is Authority.NOBODY
+    assert servers.authority("demo", "alice") is Authority.OWNER
+
+
 def test_owners_servers_are_deleted_in_their_names(
     nova: NovaService, servers: NovaServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

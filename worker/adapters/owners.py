@@ -12,7 +12,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from keystoneauth1 import session as ka_session
 from keystoneauth1.identity import generic
@@ -118,6 +120,27 @@ class Owners:
         if not answer.ok:
             raise failure(answer)
         return answer.parse(trusts_of)
+
+    def withdraw(self, trust: str) -> None:
+        """Take a trust back; one that is gone, or has expired, is none.
+
+        Keystone lets the trustor do so, who is whoever the trust itself impersonates.
+        """
+        now = self._now()
+        there = [one for one in self.trusts() if one.id == trust]
+        if any(one.expires_at is None or one.expires_at > now for one in there):
+            scoped = self._scoped({"trust_id": trust})
+            keystone = HttpService.of_region(
+                "Keystone", "identity", self._region, scoped, version="3", timeouts=self._timeouts
+            )
+            answer = keystone.request("DELETE", f"/OS-TRUST/trusts/{quote(trust, safe='')}")
+            keystone.close()
+            if not answer.ok and answer.status != HTTPStatus.NOT_FOUND:
+                raise failure(answer)
+        with self._lock:
+            service = self._services.pop(("trust_id", trust), None)
+        if service is not None:
+            service.close()
 
     def _chosen(self, project: str, user: str) -> tuple[Authority, HttpService | None]:
         now = self._now()

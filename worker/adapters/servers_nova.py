@@ -141,6 +141,10 @@ class NovaServers:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
         return self._owners.authority(project, user)
 
+    def withdraw(self, trust: str) -> None:
+        """See :class:`~changeover.worker.ports.servers.Servers`."""
+        self._owners.withdraw(trust)
+
     def find(self, marker: str, project: str, since: float) -> Listing:
         """See :class:`~changeover.worker.ports.servers.Servers`.
 

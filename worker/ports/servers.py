@@ -125,6 +125,10 @@ class Servers(Protocol):
         """In whose name :meth:`create` would create a server of that user's in that project."""
         ...
 
+    def withdraw(self, trust: str) -> None:
+        """Take back a trust that was made for a request; one that is gone is none."""
+        ...
+
     def find(self, marker: str, project: str, since: float) -> Listing:
         """All servers with that marker, whatever their status, none of them older than ``since``.
 

@@ -268,7 +268,8 @@ class SimulatedServers:
 
         Events: ``create`` (by whom, marker), ``claimed`` (allocations), ``active`` (host),
         ``failed`` (exception), ``deleted`` (by whom), ``link``, ``captured``,
-        ``notification_lost``. ``since`` is when the call to Placement began.
+        ``withdrawn`` (a trust), ``notification_lost``. ``since`` is when the call to Placement
+        began.
         """
         with self._tx() as db:
             rows = db.execute("SELECT * FROM journal ORDER BY id").fetchall()
@@ -353,6 +354,12 @@ class SimulatedServers:
         """See :class:`~changeover.worker.ports.servers.Servers`: here everybody gave a trust."""
         self._called()
         return Authority.OWNER
+
+    def withdraw(self, trust: str) -> None:
+        """See :class:`~changeover.worker.ports.servers.Servers`: here nobody needs trusts."""
+        self._called()
+        with self._tx() as db:
+            self._note(db, "withdrawn", None, trust=trust)
 
     def find(self, marker: str, project: str, since: float) -> Listing:  # noqa: ARG002 - nothing is forgotten
         """See :class:`~changeover.worker.ports.servers.Servers`."""
@@ -754,7 +761,9 @@ class SimulatedServers:
                 db.execute("DELETE FROM faults WHERE times <= 0")
             return float(row["seconds"])
 
-    def _note(self, db: sqlite3.Connection, event: str, server: str, **facts: object) -> None:
+    def _note(
+        self, db: sqlite3.Connection, event: str, server: str | None, **facts: object
+    ) -> None:
         db.execute(
             "INSERT INTO journal (t, event, server, facts) VALUES (?, ?, ?, ?)",
             (self._clock.now(), event, server, json.dumps(facts)),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
-from sqlalchemy import Table, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import Table, and_, case, delete, exists, func, insert, or_, select, update
+from sqlalchemy.orm import aliased
 
 from changeover.models.boot import Boot, BootPromise
 from changeover.models.errors import Reread
@@ -97,6 +98,25 @@ class Boots:
             .order_by(BootRow.submission)
         )
         return [Boot(**row) for row in rows]
+
+    def trusts_spent(self, limit: int) -> list[str]:
+        """Trusts that were made for requests of which every boot is over, not taken back yet."""
+        other = aliased(BootRow)
+        needed = exists().where(other.trust == BootRow.trust, ~other.state.in_(list(BOOT_OVER)))
+        rows = self.session.rows(
+            select(BootRow.trust)
+            .where(BootRow.trust.is_not(None), BootRow.trust_withdrawn_at.is_(None), ~needed)
+            .group_by(BootRow.trust)
+            .order_by(func.min(BootRow.received_at))
+            .limit(limit)
+        )
+        return [row["trust"] for row in rows]
+
+    def trust_withdrawn(self, trust: str, now: float) -> None:
+        """The trust was taken back."""
+        self.session.connection.execute(
+            update(BootRow).where(BootRow.trust == trust).values(trust_withdrawn_at=now)
+        )
 
     def of_successor(self, server: str) -> Boot | None:
         """The boot whose successor this is."""

@@ -11,8 +11,10 @@ from story.world import Cloud
 
 from changeover.models.blueprint import Blueprint
 from changeover.models.errors import Invalid, NotFound
+from changeover.models.reasons import Reason
 from changeover.models.server_request import ServerRequest
 from changeover.models.states import BootState
+from changeover.worker.cancel import cancel_boot
 from changeover.worker.ports.servers import MARKER, REPLACES, ServerStatus
 from changeover.worker.simulator.requester import SimulatedRequester
 from changeover.worker.simulator.servers import ServersFault
@@ -96,6 +98,33 @@ def test_a_server_that_fits_is_created_at_once_without_any_changeover(cloud: Clo
     assert boots(cloud)[0].state is BootState.BOOTED
     with cloud.database.read() as tx:
         assert tx.changeovers.latest() == []
+
+
+def taken_back(cloud: Cloud) -> list[str]:
+    """Let it be time to take trusts back; which ones were."""
+    cloud.clock.advance(cloud.settings.look_seconds + 1.0)
+    cloud.worker("a").sweep()
+    return [e["trust"] for e in cloud.servers.journal() if e["event"] == "withdrawn"]
+
+
+def test_a_trust_is_taken_back_when_the_last_of_its_boots_is_over(cloud: Cloud) -> None:
+    somebody = Somebody(cloud.servers, "p1", "bob")
+    one, other = queue(cloud, asked("fpga.sha3", count=2), somebody, patience=9000.0).boots
+    with cloud.database.write() as tx:
+        cancel_boot(tx, one, Reason("boot.cancelled", "not wanted"), cloud.clock.now())
+    assert taken_back(cloud) == []
+    cloud.calm()
+    cloud.servers.inject(ServersFault.API_DOWN, times=None)
+    assert taken_back(cloud) == []
+    assert {b.trust_withdrawn_at for b in boots(cloud)} == {None}
+    cloud.servers.clear_faults()
+    assert taken_back(cloud) == ["trust-0"]
+    with cloud.database.read() as tx:
+        found = tx.boots.get(other.id)
+    assert found is not None
+    assert (found.state, found.trust) == (BootState.BOOTED, "trust-0")
+    assert found.trust_withdrawn_at is not None
+    assert taken_back(cloud) == ["trust-0"]
 
 
 def test_several_wait_each_by_itself(cloud: Cloud) -> None:
