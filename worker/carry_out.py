@@ -359,26 +359,23 @@ class CarryOut:
             return self._back(job, exc.reason)
         try:
             self.world.programmer(job.device).stage(job.device, job.function)
-        except Refuse as exc:
+        except (Refuse, AskOperator) as exc:
             return self._unfit(job, exc)
-        except AskOperator as exc:
-            return self._back(job, Reason("device.misdescribed", exc.message))
         except Unreachable as exc:
             return self._silent(job, exc)
         return self._move(job, _S.PROGRAMMING)
 
-    def _unfit(self, job: Job, exc: Refuse) -> Changeover:
-        """The artifact is not what the catalog describes: asking again changes nothing."""
+    def _unfit(self, job: Job, exc: Refuse | AskOperator) -> Changeover:
+        """Artifact or device is not what the catalog describes: trying again changes nothing."""
+        code = "artifact.refused" if isinstance(exc, Refuse) else "device.misdescribed"
+        reason, now = Reason(code, exc.message), self.world.clock.now()
         with self.world.database.write() as tx:
-            stopped = tx.functions.failed(
-                job.function.name,
-                job.device.provider,
-                self.world.settings.function_failures,
-                self.world.clock.now(),
-            )
-        if stopped is not None:
-            log.error("function.stopped", function=job.function.name, why=stopped.text)
-        return self._back(job, Reason("artifact.refused", exc.message))
+            if isinstance(exc, Refuse):
+                log.error("function.stopped", function=job.function.name, why=exc.message)
+                tx.functions.stop(job.function.name, exc.message, now)
+            if job.changeover.subject is not None:
+                tx.tasks.fail(job.changeover.subject, reason, now)
+        return self._back(job, reason)
 
     def _program(self, job: Job) -> Changeover:
         """Send one call to the driver, unless an earlier one may still be at work."""

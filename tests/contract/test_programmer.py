@@ -648,7 +648,7 @@ def test_command_that_does_not_exist(command: CommandRig, tmp_path: Path) -> Non
 
 def test_command_without_what_it_needs(command: CommandRig) -> None:
     device = command.device.model_copy(update={"address": ""})
-    with pytest.raises(Refuse, match=r"needs .address."):
+    with pytest.raises(AskOperator, match=r"needs .address."):
         command.programmer.stage(device, function())
     assert command.programmer.program(device, function(), "t").outcome is Outcome.FAILED
     assert not command.programmer.read(device).readable

@@ -211,10 +211,12 @@ def _until_recovered(rig: Rig, recovery: Recovery) -> None:
 
 
 def release(rig: Rig) -> None:
-    """An operator looks at what was quarantined, so that the fleet does not run out of cards."""
+    """An operator looks at what was quarantined or stopped, so that nothing runs out."""
     try:
         with rig.database.read() as tx:
-            live = tx.changeovers.live()
+            live, stopped = tx.changeovers.live(), tx.functions.stopped()
+        for function in stopped:
+            rig.operator.allow(function)
         for changeover in live:
             if changeover.state.value == "quarantined":
                 device = rig.catalog.device(changeover.device)

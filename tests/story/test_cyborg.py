@@ -22,7 +22,8 @@ from changeover.models.catalog import (
 )
 from changeover.models.changeover import Changeover
 from changeover.models.placement import Inventory
-from changeover.models.states import CHANGEOVER_MOVING, ChangeoverState
+from changeover.models.states import CHANGEOVER_MOVING, ChangeoverState, TaskState
+from changeover.models.task import Task
 from changeover.worker.adapters.cyborg_http import CyborgClient
 from changeover.worker.adapters.glance_http import GlanceImages
 from changeover.worker.adapters.programmer_cyborg import CyborgDriver
@@ -173,6 +174,13 @@ class Cloud:
 
     def program(self, function: str) -> Changeover:
         return self.run(self.begin(function))
+
+    def task(self, changeover: Changeover) -> Task:
+        """The task that a changeover is for."""
+        with self.database.read() as tx:
+            found = tx.tasks.get(changeover.subject or "")
+        assert found is not None
+        return found
 
 
 @pytest.fixture
@@ -357,6 +365,35 @@ def test_a_changed_image_gives_the_card_back(cloud: Cloud) -> None:
     assert (ended.state, ended.reason.code) == (S.ABANDONED, "artifact.refused")
     assert cloud.is_open()
     assert not cloud.service.calls
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_refused_image_ends_its_task_and_stops_its_function(cloud: Cloud, *, gone: bool) -> None:
+    image = cloud.catalog.functions["aes"].artifact.image or ""
+    if gone:
+        del cloud.service.images[image]
+    else:
+        cloud.service.images[image].data = b'{"function": "EVIL"}'
+    ended = cloud.program("aes")
+    task = cloud.task(ended)
+    assert (task.state, task.reason.code) == (TaskState.FAILED, "artifact.refused")
+    assert task.reason.text == ended.reason.text
+    with cloud.database.read() as tx:
+        assert "functions --allow aes" in tx.functions.stopped()["aes"].text
+    cloud.operator.program("aes", device="card")
+    judge(cloud.world)
+    with cloud.database.read() as tx:
+        assert [c.id for c in tx.changeovers.latest(10)] == [ended.id]
+        [queued] = tx.tasks.all(queued_only=True)
+    assert queued.reason.code == "unmet.function_stopped"
+    assert cloud.program("gzip").state is S.DONE
+
+
+def test_a_wrong_address_ends_its_task(cloud: Cloud) -> None:
+    changeover = cloud.begin("aes")
+    del cloud.service.cards[cloud.card.uuid]
+    task = cloud.task(cloud.run(changeover))
+    assert (task.state, task.reason.code) == (TaskState.FAILED, "device.misdescribed")
 
 
 def test_a_card_that_cyborg_has_bound_is_left_alone(cloud: Cloud) -> None:

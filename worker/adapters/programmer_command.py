@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from changeover.models.catalog import Catalog, CommandProgrammer, Device, Function
-from changeover.models.errors import Busy, Invalid, Refuse
+from changeover.models.errors import AskOperator, Busy, Invalid, Refuse
 from changeover.worker import flock
 from changeover.worker.ports.programmer import (
     Entitled,
@@ -93,6 +93,8 @@ class CommandDriver:
 
     def stage(self, device: Device, function: Function) -> None:
         """Check that the command can be made; the tool itself fetches what ``{image}`` names."""
+        if not device.address and any("{address}" in word for word in self._settings.program):
+            raise AskOperator(f"the command needs {{address}}, which {device.name} lacks")
         _argv(self._settings.program, device, function)
 
     def program(

@@ -269,6 +269,15 @@ class Functions:
         self._set(name, failed_devices=failed, stopped=reason, updated_at=now)
         return reason
 
+    def stop(self, name: str, why: str, now: float) -> None:
+        """The function's artifact was refused: no device can have it before somebody mends it."""
+        reason = Reason(
+            "function.stopped",
+            f"the artifact of {name} was refused: {why}; mend it, or correct the catalog, then "
+            f"`changeover functions --allow {name}`",
+        )
+        self._set(name, stopped=reason, updated_at=now)
+
     def succeeded(self, name: str) -> None:
         """The artifact works."""
         self._set(name, failed_devices=[])

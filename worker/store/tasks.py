@@ -60,6 +60,12 @@ class Tasks:
             Audit(self.session).add(now, by, f"task.{state}", task.id, reason=reason.as_json())
         return bool(done.rowcount == 1)
 
+    def fail(self, task_id: str, reason: Reason, now: float) -> None:
+        """A worker found that the task cannot be done, if nobody has ended it yet."""
+        task = self.get(task_id)
+        if task is not None and task.state is TaskState.QUEUED:
+            self.move(task, TaskState.FAILED, reason, now, "worker")
+
     def count_done(self, task_id: str, more: int) -> None:
         """``more`` devices of the task offer its function by now."""
         self.session.connection.execute(
