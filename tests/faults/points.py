@@ -27,6 +27,7 @@ from kombu.message import Message
 
 from changeover.worker import bootstrap
 from changeover.worker.courier import Courier
+from changeover.worker.inbox import AmqpInbox, RedisInbox
 from changeover.worker.store.database import Database, Tx
 from changeover.worker.world import World
 
@@ -197,6 +198,8 @@ def _watch_database(points: Points) -> None:
 
 def _watch_messages(points: Points) -> None:
     send, ack = Courier.__call__, Message.ack
+    for kind in (AmqpInbox, RedisInbox):
+        _watch_inbox(kind, points)
 
     def sending(self: Courier, hints: Any) -> None:
         points.reach("courier send before")
@@ -211,6 +214,24 @@ def _watch_messages(points: Points) -> None:
 
     Courier.__call__ = sending  # type: ignore[method-assign]  # what a failpoint does
     Message.ack = acknowledging  # type: ignore[method-assign]  # what a failpoint does
+
+
+def _watch_inbox(kind: type[AmqpInbox | RedisInbox], points: Points) -> None:
+    take, acknowledge = kind.take, kind.acknowledge
+
+    def taking(self: Any) -> Any:
+        taken = take(self)
+        if taken:
+            points.reach("inbox take after")
+        return taken
+
+    def acknowledging(self: Any) -> None:
+        points.reach("inbox acknowledge before")
+        acknowledge(self)
+        points.reach("inbox acknowledge after")
+
+    kind.take = taking  # type: ignore[method-assign]  # what a failpoint does
+    kind.acknowledge = acknowledging  # type: ignore[method-assign]  # what a failpoint does
 
 
 def from_environment() -> Points:
