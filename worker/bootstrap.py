@@ -230,7 +230,13 @@ def open_requester(
 
 
 def open_reservations(settings: Settings) -> Reservations:
-    """The Blazar of the named cloud."""
+    """The Blazar of the named cloud, or the embedded one's leases."""
+    if settings.embedded_cloud:
+        from changeover.worker.adapters.reservations_simulated import (  # noqa: PLC0415 - see above
+            SimulatedReservations,
+        )
+
+        return SimulatedReservations(settings.state_dir / "leases.json")
     from changeover.worker.adapters.reservations_blazar import (  # noqa: PLC0415 - see above
         BlazarReservations,
     )

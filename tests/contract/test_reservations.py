@@ -1,4 +1,7 @@
-"""Blazar's leases, as Blazar 18 really answered, over real HTTP; and answers that are none."""
+"""Blazar's leases, as Blazar 18 really answered, over real HTTP and as the embedded cloud has them.
+
+Both are the port ``Reservations``, and read the same form; and answers that are none.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ import pytest
 
 from changeover.models.errors import AskOperator, Garbled, Unreachable
 from changeover.worker.adapters.reservations_blazar import BlazarReservations
+from changeover.worker.adapters.reservations_simulated import SimulatedReservations
 from changeover.worker.adapters.service_http import HttpService, Timeouts
+from changeover.worker.ports.reservations import Reservations
 
 RECORDED: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "data" / "blazar" / "leases.json").read_text(encoding="utf-8")
@@ -32,7 +37,7 @@ class Blazar:
         self.paths: list[str] = []
         self.port = 0
 
-    def reservations(self) -> BlazarReservations:
+    def reservations(self) -> Reservations:
         service = HttpService.noauth(
             "Blazar",
             "reservation",
@@ -49,6 +54,28 @@ class Blazar:
             if lease["reservations"][0]["resource_type"] == kind
         )
         return found
+
+
+class Embedded(Blazar):
+    """The same, in a file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def reservations(self) -> Reservations:
+        data = self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+        self.path.write_bytes(data)
+        return SimulatedReservations(self.path)
+
+
+@pytest.fixture(params=["blazar", "embedded"])
+def leases(request: pytest.FixtureRequest, tmp_path: Path) -> Blazar:
+    """Either; the tests of HTTP alone take ``blazar``."""
+    if request.param == "embedded":
+        return Embedded(tmp_path / "leases.json")
+    served: Blazar = request.getfixturevalue("blazar")
+    return served
 
 
 @pytest.fixture
@@ -78,11 +105,10 @@ def blazar() -> Iterator[Blazar]:
     thread.join()
 
 
-def test_the_three_kinds(blazar: Blazar) -> None:
-    found = {one.kind: one for one in blazar.reservations().upcoming(LONG_AGO)}
-    assert blazar.paths == ["/v1/leases"]
+def test_the_three_kinds(leases: Blazar) -> None:
+    found = {one.kind: one for one in leases.reservations().upcoming(LONG_AGO)}
     assert found.keys() == {"flavor:instance", "virtual:instance", "physical:host"}
-    flavor, lease = found["flavor:instance"], blazar.lease("flavor:instance")
+    flavor, lease = found["flavor:instance"], leases.lease("flavor:instance")
     assert (flavor.lease, flavor.name, flavor.units) == (lease["id"], "requests-flavor", 1)
     assert flavor.project == lease["project_id"]
     start = datetime.fromisoformat(lease["start_date"]).replace(tzinfo=UTC)
@@ -96,31 +122,31 @@ def test_the_three_kinds(blazar: Blazar) -> None:
         assert (found[kind].request, found[kind].words, found[kind].units) == (None, frozenset(), 1)
 
 
-def test_the_words_of_a_filter(blazar: Blazar) -> None:
-    [one] = blazar.lease("virtual:instance")["reservations"]
+def test_the_words_of_a_filter(leases: Blazar) -> None:
+    [one] = leases.lease("virtual:instance")["reservations"]
     one["resource_properties"] = json.dumps(
         ["and", ["==", "$trait:CUSTOM_FPGA_FUNCTION_AES", "required"], [">=", "$vcpus", "8"]]
     )
     one["amount"] = 4
-    [found] = [r for r in blazar.reservations().upcoming(LONG_AGO) if r.kind == "virtual:instance"]
+    [found] = [r for r in leases.reservations().upcoming(LONG_AGO) if r.kind == "virtual:instance"]
     assert found.units == 4
     assert {"CUSTOM_FPGA_FUNCTION_AES", "vcpus", "and"} <= found.words
 
 
-def test_what_is_over_is_not_upcoming(blazar: Blazar) -> None:
-    blazar.lease("physical:host")["status"] = "TERMINATED"
-    found = blazar.reservations().upcoming(LONG_AGO)
+def test_what_is_over_is_not_upcoming(leases: Blazar) -> None:
+    leases.lease("physical:host")["status"] = "TERMINATED"
+    found = leases.reservations().upcoming(LONG_AGO)
     assert {one.kind for one in found} == {"flavor:instance", "virtual:instance"}
-    assert blazar.reservations().upcoming(4e9) == []
+    assert leases.reservations().upcoming(4e9) == []
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"vcpus": "many"}', "[" * 5000])
-def test_a_flavor_that_cannot_be_read_costs_only_its_own_lease(blazar: Blazar, text: str) -> None:
-    [one] = blazar.lease("flavor:instance")["reservations"]
+def test_a_flavor_that_cannot_be_read_costs_only_its_own_lease(leases: Blazar, text: str) -> None:
+    [one] = leases.lease("flavor:instance")["reservations"]
     one["resource_properties"] = text
-    [other] = blazar.lease("physical:host")["reservations"]
+    [other] = leases.lease("physical:host")["reservations"]
     other["resource_properties"] = text
-    found = {one.kind: one for one in blazar.reservations().upcoming(LONG_AGO)}
+    found = {one.kind: one for one in leases.reservations().upcoming(LONG_AGO)}
     assert len(found) == 3
     assert found["flavor:instance"].request is None
 
@@ -137,10 +163,15 @@ def test_a_flavor_that_cannot_be_read_costs_only_its_own_lease(blazar: Blazar, t
         {"leases": [{"id": "x", "start_date": "soon", "end_date": "", "reservations": [{}]}]},
     ],
 )
-def test_an_answer_of_another_form_is_garbled(blazar: Blazar, body: Any) -> None:
-    blazar.body = body
+def test_an_answer_of_another_form_is_garbled(leases: Blazar, body: Any) -> None:
+    leases.body = body
     with pytest.raises(Garbled):
-        blazar.reservations().upcoming(LONG_AGO)
+        leases.reservations().upcoming(LONG_AGO)
+
+
+def test_what_is_asked(blazar: Blazar) -> None:
+    blazar.reservations().upcoming(LONG_AGO)
+    assert blazar.paths == ["/v1/leases"]
 
 
 @pytest.mark.parametrize(

@@ -55,11 +55,12 @@ class BlazarReservations:
         answer = self._blazar.request("GET", "/leases", headers={"Accept": "application/json"})
         if not answer.ok:
             raise failure(answer)
-        found = answer.parse(lambda body: list(_reservations(body)))
+        found = answer.parse(lambda body: list(reservations_of(body)))
         return [one for one in found if one.ends_at > now]
 
 
-def _reservations(body: Any) -> Iterator[Reservation]:
+def reservations_of(body: Any) -> Iterator[Reservation]:
+    """The reservations of an answer; raises ``WrongFormError``."""
     for item in an_array(member(body, "leases", "answer"), "leases"):
         lease = an_object(item, "lease")
         if lease.get("status") in _OVER:
