@@ -19,6 +19,9 @@ RECREATE = "changeover:recreate"
 NETWORKS = "changeover:networks"
 """Metadata of a server: ``auto``, ``none``, or its networks and ports (see :func:`networks_of`)."""
 
+SECURITY_GROUPS = "changeover:security_groups"
+"""Metadata of a server: the names or ids of its security groups, separated by commas."""
+
 Recreate = Literal["never", "opted-in", "all"]
 LostNetworks = Literal["refuse", "auto", "none"]
 LostKey = Literal["refuse", "drop"]
@@ -103,13 +106,21 @@ def successor(
     if blueprint is None:
         return "what it was created from cannot be read"
     if "block_devices" in lost:
-        return "it boots from a volume, and which one cannot be found out"
+        return (
+            "it boots from a volume or has volumes, and how they were to be attached cannot be "
+            "found out"
+        )
     networks = _networks(blueprint, lost, losses.networks)
     if isinstance(networks, str):
         return networks
     changes, without = networks
     if "security_groups" in lost and not blueprint.security_groups:
-        without.append("security groups other than the default")
+        stated = blueprint.metadata.get(SECURITY_GROUPS, "").split(",")
+        groups = tuple(name for name in map(str.strip, stated) if name)
+        if groups:
+            changes["security_groups"] = groups
+        else:
+            without.append("security groups other than the default")
     if "scheduler_hints" in lost:
         without.append("some of its scheduler hints")
     if blueprint.key_name is not None and not as_owner:

@@ -202,6 +202,11 @@ class NovaService:
                 "extra_specs": dict(flavor.extra_specs),
             },
             "image": {"id": blueprint.image, "properties": {}} if blueprint.image else "",
+            "os-extended-volumes:volumes_attached": [
+                {"id": device["uuid"], "delete_on_termination": False}
+                for device in blueprint.block_devices
+                if device.get("source_type") == "volume"
+            ],
             "key_name": blueprint.key_name,
             "config_drive": "True" if blueprint.config_drive else "",
             "addresses": {},
@@ -215,6 +220,9 @@ class NovaService:
             "server_groups": [blueprint.server_group] if blueprint.server_group else [],
             "scheduler_hints": hints,
         }
+        groups = blueprint.security_groups or ("default",)
+        if server.host is not None:  # they are its ports', which only its host makes
+            value["security_groups"] = [{"name": name} for name in groups]
         if server.status is ServerStatus.ERROR:
             value["fault"] = {
                 "code": 500,
@@ -283,6 +291,8 @@ class NovaService:
                 "scheduler_hints": hints,
                 # The simulated Nova forgets what a failed server was to have; this one never knew.
                 "networks": None if asked["networks"] == "auto" else asked["networks"],
+                "security_groups": [g["name"] for g in asked.get("security_groups", [])],
+                "block_devices": asked.get("block_device_mapping_v2", []),
                 **{
                     name: asked[name]
                     for name in (

@@ -164,8 +164,7 @@ class Settings(BaseSettings):
         description="how long a device is not reprogrammed once its slots were left to an owner",
     )
     blazar: bool = Field(
-        default=False,
-        description="make devices ready for the leases of the cloud's Blazar",
+        default=False, description="make devices ready for the leases of the cloud's Blazar"
     )
     reservation_seconds: float = Field(
         default=60.0, gt=0.0, description="between two looks at the leases"

@@ -24,6 +24,7 @@ from changeover.models.errors import (
     Unreachable,
 )
 from changeover.models.flavor import Flavor
+from changeover.policies.consent import Losses, successor
 from changeover.worker.adapters import nova_wire, servers_nova
 from changeover.worker.adapters.nova_wire import ShownServer, create_body
 from changeover.worker.adapters.owners import trusts_of
@@ -385,6 +386,43 @@ def test_what_an_old_nova_does_not_show_is_lost() -> None:
     assert server.blueprint.availability_zone == "az1"
     from_volume = ShownServer({**value, "image": ""}, (2, 100)).server()
     assert "block_devices" in from_volume.lost
+
+
+def test_security_groups_are_kept_where_nova_shows_them(
+    nova: NovaService, servers: NovaServers
+) -> None:
+    value = recorded("show_failed")["body"]["server"]
+    shown = ShownServer({**value, "security_groups": [{"name": "web"}] * 2}, (2, 100)).server()
+    assert shown.lost == ("networks",)
+    assert shown.blueprint is not None
+    assert shown.blueprint.security_groups == ("web",)
+    uuid = create(servers, BLUEPRINT.model_copy(update={"security_groups": ("web", "db")}))
+    assert nova.bodies[-1]["server"]["security_groups"] == [{"name": "web"}, {"name": "db"}]
+    failed = servers.get(uuid)
+    assert failed is not None
+    assert "security_groups" in failed.lost
+
+
+def test_a_server_with_volumes_is_left_to_its_owner(
+    nova: NovaService, servers: NovaServers
+) -> None:
+    data = {"source_type": "volume", "destination_type": "volume", "uuid": "v1", "boot_index": -1}
+    for image, index in (("tiny", -1), (None, 0)):
+        devices = ({**data, "boot_index": index},)
+        uuid = create(
+            servers, BLUEPRINT.model_copy(update={"image": image, "block_devices": devices})
+        )
+        assert nova.bodies[-1]["server"]["block_device_mapping_v2"] == list(devices)
+        failed = servers.get(uuid)
+        assert failed is not None
+        made_of = successor(
+            failed.blueprint,
+            lost=failed.lost,
+            as_owner=True,
+            losses=Losses(networks="auto", key="drop"),
+        )
+        assert isinstance(made_of, str)
+        assert "has volumes" in made_of
 
 
 def test_a_form_that_is_wrong_is_named_without_its_value() -> None:

@@ -81,6 +81,14 @@ class _ImageWire(Wire):
     properties: Mapping[str, Any] = Field(default_factory=dict)
 
 
+class _GroupWire(Wire):
+    name: Name
+
+
+class _VolumeWire(Wire):
+    id: Name
+
+
 class _FaultWire(Wire):
     message: str = ""
     created: Time
@@ -109,6 +117,10 @@ class _ServerWire(Wire):
     zone: Maybe = Field(default=None, alias="OS-EXT-AZ:availability_zone")
     pinned_zone: Maybe = Field(default=None, alias="pinned_availability_zone")
     server_groups: tuple[Text, ...] = ()
+    security_groups: tuple[_GroupWire, ...] = ()
+    volumes: tuple[_VolumeWire, ...] = Field(
+        default=(), alias="os-extended-volumes:volumes_attached"
+    )
     scheduler_hints: Mapping[str, Any] | None = None
 
 
@@ -136,8 +148,11 @@ class ShownServer:
         hints, lost_hints = self._hints()
         lost = []
         if wire.host is None:  # which interfaces it was to have, only its host would know
-            lost += ["networks", "security_groups"]
-        if wire.image is None:
+            lost.append("networks")
+            # Nova shows those of the ports that are bound: of a failed server there is mostly none.
+            if not wire.security_groups:
+                lost.append("security_groups")
+        if wire.image is None or wire.volumes:
             lost.append("block_devices")
         if lost_hints:
             lost.append("scheduler_hints")
@@ -243,6 +258,7 @@ class ShownServer:
                 metadata={k: v for k, v in wire.metadata.items() if k not in OWN_KEYS},
                 tags=tuple(tag for tag in wire.tags if not tag.startswith(f"{MARKER}=")),
                 server_group=next(iter(wire.server_groups), None),
+                security_groups=tuple(dict.fromkeys(g.name for g in wire.security_groups)),
                 scheduler_hints=hints,
             )
         except ValidationError:

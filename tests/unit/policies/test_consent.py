@@ -11,6 +11,7 @@ from changeover.models.errors import Invalid
 from changeover.policies.consent import (
     NETWORKS,
     RECREATE,
+    SECURITY_GROUPS,
     Losses,
     Successor,
     consent,
@@ -79,6 +80,14 @@ def test_the_owner_states_the_networks() -> None:
     made = successor(blueprint, lost=("networks",), as_owner=True, losses=CAREFUL)
     assert isinstance(made, Successor)
     assert made.blueprint.networks == (Network(uuid="n1"), Network(port="p1"))
+    assert made.without == ()
+
+
+def test_the_owner_states_the_security_groups() -> None:
+    blueprint = KEYED.model_copy(update={"metadata": {SECURITY_GROUPS: "web, ,db"}})
+    made = successor(blueprint, lost=("security_groups",), as_owner=True, losses=CAREFUL)
+    assert isinstance(made, Successor)
+    assert made.blueprint.security_groups == ("web", "db")
     assert made.without == ()
 
 
