@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import structlog
 
@@ -148,22 +148,13 @@ class CarryOut:
     def _go(self, changeover: Changeover, queue: str) -> Changeover:
         while changeover.state in CHANGEOVER_MOVING:
             try:
-                job = self._job(changeover)
-                here = self.world.queue_at(job.device, changeover.state)
-                if here != queue:
-                    return self._hand_over(changeover, here)
-                moved = self.steps[changeover.state](job)
-            except Quarantine as exc:
-                moved = self._quarantine(job, exc.reason)
+                moved = self._step(changeover, queue)
             except Reread as exc:
-                if isinstance(exc, (Stale, OutcomeUnknown)):
-                    moved = self._again(changeover, exc, queue)
-                else:
-                    # The lease is somebody else's by now: whatever comes next is theirs to do.
-                    log.info("changeover.lost_lease", why=exc.message)
-                    return changeover
-            except (Retry, Refuse, AskOperator) as exc:
-                moved = self._again(changeover, exc, queue)
+                # The lease is somebody else's by now: whatever comes next is theirs to do.
+                log.info("changeover.lost_lease", why=exc.message)
+                return changeover
+            if moved is None:
+                return changeover
             if moved.state is changeover.state or moved.due_at > self.world.clock.now():
                 self._pause(moved, queue)
                 return moved
@@ -171,16 +162,40 @@ class CarryOut:
             changeover = moved
         return changeover
 
+    def _step(self, changeover: Changeover, queue: str) -> Changeover | None:
+        """One step, and what its failure means; ``None`` if it is for another queue's workers."""
+        try:
+            job = self._job(changeover)
+            here = self.world.queue_at(job.device, changeover.state)
+            if here != queue:
+                self._hand_over(changeover, here)
+                return None
+            return self.steps[changeover.state](job)
+        except Quarantine as exc:
+            return self._quarantine(job.at(self._as_left(changeover)), exc.reason)
+        except (Stale, OutcomeUnknown, Retry, Refuse, AskOperator) as exc:
+            return self._again(self._as_left(changeover), exc, queue)
+
+    def _as_left(self, changeover: Changeover) -> Changeover:
+        """The row as the step left it: it may have moved on before it failed.
+
+        Raises :class:`Reread` if another worker has taken over.
+        """
+        with self.world.database.read() as tx:
+            now = tx.changeovers.get(changeover.id)
+        if now is None or now.lease_owner != changeover.lease_owner:
+            raise Reread(f"changeover {changeover.id} was taken over by another worker")
+        return now
+
     def _job(self, changeover: Changeover) -> Job:
         device = self.world.device(changeover.device)
         function = self.world.function(changeover.to_function)
         return Job(changeover, device, self.world.model(device), function)
 
-    def _hand_over(self, changeover: Changeover, queue: str) -> Changeover:
+    def _hand_over(self, changeover: Changeover, queue: str) -> None:
         with self.world.database.write() as tx:
             tx.changeovers.release(changeover.id, self.world.owner)
             tx.hints.add(ADVANCE, changeover.id, queue=queue, now=self.world.clock.now())
-        return changeover
 
     def _pause(self, changeover: Changeover, queue: str) -> None:
         """Nothing to do before ``due_at``: somebody takes it up then."""
@@ -344,15 +359,17 @@ class CarryOut:
             and (record.offered_until is None or record.offered_until <= since)
         ):
             return fence
-        return self._fenced_now(fence, state.generation)
+        # Closed since it was journaled, by a write of ours that nobody lived to note or by
+        # somebody else's: what that write left is read again where it matters.
+        return self._fenced_now(fence, state.generation if fence.before == state else None)
 
-    def _fenced_now(self, fence: Fence, generation: int) -> Fence:
+    def _fenced_now(self, fence: Fence, generation: int | None) -> Fence:
         """Closed from now on. Were this lost before the commit, it would be closed once more."""
         log.info("fence.up", provider=fence.provider, generation=generation)
         return replace(fence, generation=generation, fenced_at=self.world.clock.now())
 
     def _settle(self, job: Job) -> Changeover:
-        """Once the settle time is over, have the artifact at hand. The next step looks who came."""
+        """Once the settle time is over, have the artifact at hand, look who came, and program."""
         try:
             self._stop_if_cancelled(job)
         except GiveUp as exc:
@@ -363,7 +380,9 @@ class CarryOut:
             return self._unfit(job, exc)
         except Unreachable as exc:
             return self._silent(job, exc)
-        return self._move(job, _S.PROGRAMMING)
+        if self.world.queue_at(job.device, _S.PROGRAMMING) != ADVANCE_QUEUE:
+            return self._move(job, _S.PROGRAMMING)
+        return self._program(job)
 
     def _unfit(self, job: Job, exc: Refuse | AskOperator) -> Changeover:
         """Artifact or device is not what the catalog describes: trying again changes nothing."""
@@ -399,15 +418,17 @@ class CarryOut:
         token = f"{job.changeover.id}.{tries}"
         with self.world.database.write() as tx:
             now = self.world.clock.now()
-            sent = tx.changeovers.note(
-                job.changeover,
-                now,
-                tries=tries,
-                token=token,
-                sent_at=now,
-                failures=0,
-                read_before=before,
-            )
+            facts: dict[str, Any] = {
+                "tries": tries,
+                "token": token,
+                "sent_at": now,
+                "failures": 0,
+                "read_before": before,
+            }
+            if job.changeover.state is _S.PROGRAMMING:
+                sent = tx.changeovers.note(job.changeover, now, **facts)
+            else:
+                sent = tx.changeovers.move(job.changeover, _S.PROGRAMMING, now, **facts)
         job = job.at(sent)
         driver = self.world.programmer(job.device)
         try:
@@ -667,11 +688,15 @@ class CarryOut:
     def _closed_and_idle(self, job: Job) -> ProviderState:
         """The device's state, with everything that its programming resets closed and idle."""
         world = self.world
-        fences = self._fences(job)
-        looks = {fence.provider: self._look(fence.provider) for fence in fences}
+        states: dict[str, ProviderState] = {}
+        usages: list[Usage] = []
+        for fence in self._fences(job):
+            state, usage = self._look_behind(fence)
+            states[fence.provider] = state
+            usages.append(usage)
         self._still_mine(job)
         opened = False
-        for provider, (state, _) in looks.items():
+        for provider, state in states.items():
             if not is_fenced(state.inventories, world.model(world.device(provider)), world.catalog):
                 log.error("fence.was_lifted", provider=provider)
                 close(world, world.device(provider), lambda: self._still_mine(job))
@@ -679,8 +704,26 @@ class CarryOut:
         if opened:
             # Whoever took it while it was open counts on what it was.
             raise Stale(f"{job.device.name} was opened behind its fence, and closed again")
-        self._seen_idle(job, [usage for _, usage in looks.values()])
-        return looks[job.device.provider][0]
+        self._seen_idle(job, usages)
+        return states[job.device.provider]
+
+    def _look_behind(self, fence: Fence) -> tuple[ProviderState, Usage]:
+        """What a fenced provider offers and who uses it.
+
+        At the generation that the fence made it is what the fence left: every write to a provider
+        moves its generation by one.
+        """
+        device = self.world.device(fence.provider)
+        before = fence.before
+        if before is None or fence.generation != before.generation + 1:
+            return self._look(fence.provider)
+        usage = self.world.placement.usage(fence.provider)
+        if usage.generation != fence.generation:
+            return self.world.placement.state(fence.provider), usage
+        closed = fenced(
+            before.inventories, self.world.model(device), self.world.catalog, device.owner
+        )
+        return replace(before, generation=usage.generation, inventories=closed), usage
 
     def _put_traits(self, state: ProviderState, generation: int, traits: frozenset[str]) -> int:
         """Replace the traits; only where Placement does not know them all are they made first."""

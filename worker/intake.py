@@ -308,8 +308,9 @@ class Intake:
         if boot is None:
             boot = self._unanswered(tx, deleted, now)
             outcome = "woke" if boot is None else "successor_deleted"
-        tx.boots.wake(now)
-        tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)
+        # Most servers go while nobody waits for what they had: no round is made for these.
+        if tx.boots.wake(now) or tx.tasks.all(queued_only=True):
+            tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)
         return Accepted(outcome, None if boot is None else boot.id)
 
     def _unanswered(self, tx: Tx, deleted: ServerDeleted, now: float) -> Boot | None:

@@ -54,6 +54,9 @@ WATCH_SECONDS = 5.0
 AFTER_SECONDS = 1.0
 """How soon after a success those that wait are judged again."""
 
+STALL_SECONDS = 1.0
+"""How long after it was journaled a create may still be sent: it counts as sent until then."""
+
 FIRST_RETRY = 1.0
 MOST_RETRY = 60.0
 
@@ -240,7 +243,7 @@ def _creating(world: World, boot: Boot) -> Boot:
     if listing.servers:
         return _adopt(world, boot, listing.servers)
     now = world.clock.now()
-    safe_at = boot.sent_at + world.servers.longest_request_seconds
+    safe_at = boot.sent_at + STALL_SECONDS + world.servers.longest_request_seconds
     if asked_at < safe_at or not listing.complete:
         reason = Reason(
             "boot.create_unknown",
@@ -284,7 +287,12 @@ def _open_and_journal(world: World, boot: Boot) -> Boot:
         for one in opened:
             if one is not None:
                 one.note(tx)
-        return tx.boots.postpone(boot, boot.wake_at, boot.reason, sent_at=world.clock.now())
+        boot = tx.boots.postpone(boot, boot.wake_at, boot.reason, sent_at=world.clock.now())
+    while world.clock.now() - (boot.sent_at or 0.0) > STALL_SECONDS:
+        # Paused since: whoever took over may hold it for lost. If nobody did, it is sent now.
+        with world.database.write() as tx:
+            boot = tx.boots.postpone(boot, boot.wake_at, boot.reason, sent_at=world.clock.now())
+    return boot
 
 
 def _send(world: World, boot: Boot) -> Boot:

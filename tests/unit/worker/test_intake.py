@@ -279,8 +279,15 @@ def test_its_owner_deletes_the_failed_server(
         found = tx.boots.get(boot.id)
     assert found is not None
     assert found.state is ends
-    expected = {JUDGE: 1} if ends is BootState.CANCELLED else {JUDGE: 1, REBOOT: 1}
-    assert hints(database) == expected
+    assert hints(database) == ({} if ends is BootState.CANCELLED else {REBOOT: 1})
+
+
+def test_a_deletion_is_judged_only_where_somebody_waits(database: Database, intake: Intake) -> None:
+    intake.accept(json.dumps(about("delete", str(uuid4()))), "test")
+    assert hints(database) == {}
+    put(database, BootState.WAITING, wake_at=NOW + 60.0)
+    intake.accept(json.dumps(about("delete", str(uuid4()))), "test")
+    assert hints(database) == {JUDGE: 1}
 
 
 def test_a_deletion_cancels_the_changeover_that_only_this_boot_wanted(
