@@ -51,6 +51,11 @@ WORKS = frozenset({BootState.READY, BootState.CREATING, BootState.BUILDING})
 WATCH_SECONDS = 5.0
 """How often a build is looked at where no notification tells of it."""
 
+FAULT_SECONDS = 30.0
+"""How long Nova is given to say why a server is in ERROR: it shows the one before the other."""
+
+FAULT_AWAITED = "boot.fault_awaited"
+
 AFTER_SECONDS = 1.0
 """How soon after a success those that wait are judged again."""
 
@@ -130,9 +135,9 @@ def _ready(world: World, boot: Boot) -> Boot:
         failed = world.servers.get(boot.server)
         if failed is None:
             return _give_back(world, boot, BootState.CANCELLED, _OWNER_DELETED)
-        ended = _seen_to(world, boot, failed)
-        if ended is not None:
-            return ended
+        other = _seen_to(world, boot, failed) or _fault_awaited(world, boot, failed)
+        if other is not None:
+            return other
         made_of = _successor(world, boot, failed)
         if isinstance(made_of, str):
             return leave_to_owner(world, boot, made_of)
@@ -172,6 +177,23 @@ def _seen_to(world: World, boot: Boot, failed: Server) -> Boot | None:
         "boot.absorbed", f"its server is the successor of boot {owner}", {"boot": owner}
     )
     return _give_back(world, boot, BootState.CANCELLED, reason)
+
+
+def _fault_awaited(world: World, boot: Boot, server: Server) -> Boot | None:
+    """Look at a server in ERROR again as long as Nova may be about to say why."""
+    if server.status is not ServerStatus.ERROR or server.fault:
+        return None
+    now = world.clock.now()
+    known = boot.reason.code == FAULT_AWAITED
+    since = float(boot.reason.facts["since"]) if known else now
+    if now >= since + FAULT_SECONDS:
+        return None
+    text = f"{server.uuid} is in ERROR, and Nova does not say why yet"
+    with world.database.write() as tx:
+        due = now + WATCH_SECONDS
+        boot = tx.boots.postpone(boot, due, Reason(FAULT_AWAITED, text, {"since": since}))
+        tx.hints.add(REBOOT, boot.id, queue=BOOT_QUEUE, now=now, due_at=due)
+    return boot
 
 
 def _successor(world: World, boot: Boot, failed: Server) -> tuple[Blueprint, Reason] | str:
@@ -388,11 +410,14 @@ def _building(world: World, boot: Boot) -> Boot:
         ended = _unwanted(world, boot, boot.server, server)
         if ended is not None:
             return ended
+    awaited = _fault_awaited(world, boot, server)
+    if awaited is not None:
+        return awaited
     if server.status is ServerStatus.ERROR:
         world.servers.delete(server.uuid)
-        return _failed_again(
-            world, boot, Reason("boot.failed_again", f"the successor failed: {server.fault[:300]}")
-        )
+        said = server.fault[:300] or "Nova does not say why"
+        reason = Reason("boot.failed_again", f"the successor failed: {said}")
+        return _failed_again(world, boot, reason)
     with world.database.write() as tx:
         due = now + WATCH_SECONDS
         boot = tx.boots.postpone(boot, due, boot.reason)

@@ -14,6 +14,7 @@ from changeover.models.boot import Boot
 from changeover.models.states import BootState
 from changeover.policies.consent import RECREATE
 from changeover.worker.ports.servers import MARKER, Listing, Server, ServerStatus
+from changeover.worker.reboot import FAULT_SECONDS
 from changeover.worker.simulator.servers import ServersFault
 
 FLAVOR = "vgpu.8q"
@@ -192,6 +193,43 @@ def test_a_create_that_lands_while_a_slow_listing_is_made_is_not_sent_again(
         cloud.calm()
         assert boot_of(cloud, server).state is BootState.BOOTED
         assert created(cloud) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "state", "code"),
+    [
+        (12.0, BootState.DECLINED, "boot.filters_rejected"),
+        (1e9, BootState.EXPIRED, "boot.attempts_spent"),
+    ],
+)
+def test_a_server_in_error_is_decided_on_once_its_fault_is_known(
+    tmp_path: Path, seconds: float, state: BootState, code: str
+) -> None:
+    """Nova shows ERROR a moment before it shows why; it is not waited for without end."""
+    with Cloud(tmp_path, max_attempts=1) as cloud:
+        get, first = cloud.servers.get, dict[str, float]()
+
+        def late(uuid: str) -> Server | None:
+            found = get(uuid)
+            if found is None:
+                return None
+            if MARKER in found.metadata:
+                said = "No valid host was found."
+                found = replace(found, status=ServerStatus.ERROR, fault=said)
+            now = cloud.clock.now()
+            known = now >= first.setdefault(uuid, now) + seconds
+            return found if known else replace(found, fault="")
+
+        cloud.servers.get = late  # type: ignore[method-assign]  # a Nova that is slow to say why
+        [server] = cloud.fail_boot(FLAVOR)
+        carry_on(cloud, "a", seconds=4.0)
+        assert created(cloud) == 0, "its fault is not known"
+        cloud.calm()
+        boot = boot_of(cloud, server)
+        assert (boot.state, boot.reason.code) == (state, code)
+        assert created(cloud) == 1
+        [sent] = [e["t"] for e in cloud.servers.journal() if e["event"] == "create"][1:]
+        assert sent >= first[server] + min(seconds, FAULT_SECONDS)
 
 
 @pytest.mark.parametrize("told", [False, True])
