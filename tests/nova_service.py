@@ -59,6 +59,8 @@ class NovaService:
         self.callers: dict[str, list[tuple[str, str]]] = defaultdict(list)
         """Users and projects by which each method was called."""
         self.aggregates: list[dict[str, Any]] = []
+        self.filters = True
+        """Whether the service user may filter by what only administrators may by default."""
         self.forbid: set[str] = set()
         """Methods that find no server, as Nova hides those that one may not touch."""
         self.tokens: dict[str, tuple[str, str]] = {}
@@ -251,6 +253,8 @@ class NovaService:
             return {"servers": every, "servers_links": links}
         values = [self.shown(s) for s in rows if not self.hidden(s)]
         values = [v for v in values if "changes-since" in query or v["status"] != "DELETED"]
+        if "uuid" in query and self.filters:
+            values = [v for v in values if v["id"] == query["uuid"]]
         if "tags" in query:
             values = [v for v in values if query["tags"] in v["tags"]]
         if "status" in query:

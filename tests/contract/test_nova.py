@@ -111,7 +111,7 @@ def test_errors_are_sorted(
     write: type[ChangeoverError],
 ) -> None:
     uuid = create(servers)
-    monkeypatch.setattr(servers, "_flavor_id", lambda flavor: f"id-of-{flavor}")
+    monkeypatch.setattr(servers, "_flavor_id", lambda flavor, _: f"id-of-{flavor}")
     nova.faults.status = status
     if name is not None:
         nova.faults.body = json.dumps(recorded(name)["body"]).encode()
@@ -130,7 +130,7 @@ def test_a_create_is_sent_once_and_an_answer_that_means_nothing_is_unknown(
     nova: NovaService, servers: NovaServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create(servers, marker="m1")
-    monkeypatch.setattr(servers, "_flavor_id", lambda flavor: f"id-of-{flavor}")
+    monkeypatch.setattr(servers, "_flavor_id", lambda flavor, _: f"id-of-{flavor}")
     nova.faults.status, nova.faults.body = 202, b"<html>"
     with pytest.raises(OutcomeUnknown):
         create(servers, marker="m2")
@@ -253,6 +253,22 @@ def test_owners_servers_are_deleted_in_their_names(
 
 
 # ---------------------------------------------------------------- listings
+
+
+def test_a_server_that_is_only_listed_is_not_gone(nova: NovaService, servers: NovaServers) -> None:
+    create(servers)
+    uuid = create(servers)
+    nova.forbid.add("GET")
+    found = servers.get(uuid)
+    assert found is not None
+    assert found.uuid == uuid
+    assert servers.asked(uuid) is not None
+    nova.filters = False
+    with pytest.raises(AskOperator, match="allow_all_filters"):
+        servers.get(uuid)
+    nova.filters = True
+    nova.servers.user_delete(uuid)
+    assert servers.get(uuid) is None
 
 
 def test_pages_are_followed(nova: NovaService, servers: NovaServers, clock: VirtualClock) -> None:

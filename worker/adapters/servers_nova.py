@@ -128,7 +128,7 @@ class NovaServers:
     def _shown(self, uuid: str) -> ShownServer | None:
         answer = self._call("GET", f"/servers/{quote(uuid, safe='')}")
         if answer.status == HTTPStatus.NOT_FOUND:
-            return None
+            return self._listed(uuid)
         server = _checked(answer).parse(lambda body: member(body, "server", "answer"))
         status = answer.parse(lambda _: member(server, "status", "server"))
         if status == nova_wire.UNKNOWN:
@@ -136,6 +136,25 @@ class NovaServers:
         if status in nova_wire.GONE:
             return None
         return answer.parse(lambda _: ShownServer(server, self._version()))
+
+    def _listed(self, uuid: str) -> ShownServer | None:
+        """A server that Nova does not show by its uuid, if it is in its listing all the same.
+
+        To a user that is no administrator of Nova's it shows other projects' servers in listings
+        only, whatever its policy says. Absence ends boots, so it must be certain.
+        """
+        query = [("all_tenants", "1"), ("uuid", uuid), ("limit", "1")]
+        answer = _checked(self._call("GET", "/servers/detail", query=query))
+        servers, _ = answer.parse(nova_wire.listed)
+        if not servers:
+            return None
+        if servers[0]["id"] != uuid:
+            raise AskOperator(
+                f"whether server {uuid} is there cannot be known: to look for it by its uuid the "
+                "service user needs os_compute_api:servers:allow_all_filters, see "
+                "docs/openstack.md"
+            )
+        return answer.parse(lambda _: ShownServer(servers[0], self._version()))
 
     def authority(self, project: str, user: str) -> Authority:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
@@ -256,10 +275,10 @@ class NovaServers:
         if not _TAG.fullmatch(nova_wire.marker_tag(marker)):
             raise Invalid(f"{marker!r} cannot be part of a tag of at most 60 characters")
         began = time.monotonic()
-        flavor = self._flavor_id(blueprint.flavor)
-        body = nova_wire.create_body(blueprint, flavor, marker, replaces, self._version())
         in_project = self._owners.compute(project, user)
         in_project.authenticate()
+        flavor = self._flavor_id(blueprint.flavor, in_project)
+        body = nova_wire.create_body(blueprint, flavor, marker, replaces, self._version())
         if time.monotonic() - began > PREPARING:
             raise Unreachable(f"no token and flavor within {PREPARING:g} s: nothing was sent")
         answer = self._call(
@@ -309,14 +328,14 @@ class NovaServers:
         except AskOperator:
             return self._nova
 
-    def _flavor_id(self, name: str) -> str:
-        """The id of a flavor, given its name or id; private ones count."""
+    def _flavor_id(self, name: str, service: HttpService) -> str:
+        """The id of a flavor that its project may use, given its name or id."""
         last: str | None = None
         for _ in range(MOST_PAGES):
             query = [("is_public", "None"), ("limit", str(PAGE))]
             if last is not None:
                 query.append(("marker", last))
-            answer = _checked(self._call("GET", "/flavors", query=query))
+            answer = _checked(self._call("GET", "/flavors", query=query, service=service))
             flavors = answer.parse(_flavors)
             for named in (1, 0):
                 for flavor in flavors:
