@@ -219,6 +219,8 @@ def measure(boots: int, rounds: int) -> dict[str, Any]:
                 operator.pause("benchmark")
                 raw_calls(placement, servers, database, max(1, rounds * PART // boots), taken)
                 operator.resume()
+                # Nobody sends its hint, as the operator's command would: the sweep does.
+                wait_for(lambda: quiet(database))
             took = sorted(reactions(servers, cards, pairs))
             database.dispose()
             servers.close()

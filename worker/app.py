@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import threading
@@ -39,6 +40,10 @@ def _logs(**_: Any) -> None:
 def _fresh_process(**_: Any) -> None:
     # A forked child must not use its parent's connections.
     close_world()
+    # What was imported lives as long as the process. Counted as garbage that may be, it is looked
+    # through at each full collection, for longer than most tasks take, and its pages are copied.
+    gc.collect()
+    gc.freeze()
 
 
 @worker_process_shutdown.connect
