@@ -308,10 +308,7 @@ class CarryOut:
         model = world.model(device)
         for _ in range(FENCE_TRIES):
             self._stop_if_cancelled(job)
-            state, usage = self._look(fence.provider)
-            if not usage.idle:
-                raise GiveUp(_used(device, usage))
-            if state.generation != usage.generation:
+            if (state := self._fenceable(device)) is None:
                 continue
             self._still_mine(job)
             is_closed = is_fenced(state.inventories, model, world.catalog)
@@ -330,11 +327,12 @@ class CarryOut:
             closed = fenced(state.inventories, model, world.catalog, device.owner)
             try:
                 generation = world.placement.put_inventories(
-                    fence.provider, usage.generation, closed
+                    fence.provider, state.generation, closed
                 )
             except Stale:
                 continue
             except InUse as exc:
+                self._usage_while_idle(fence.provider)
                 raise GiveUp(
                     Reason("device.taken", f"{device.name} was taken before it could be fenced")
                 ) from exc
@@ -342,6 +340,17 @@ class CarryOut:
         raise GiveUp(
             Reason("device.contended", f"{device.name} changes faster than it can be fenced")
         )
+
+    def _fenceable(self, device: Device) -> ProviderState | None:
+        """What an idle device offers; ``None`` if it changed while it was read."""
+        if device.owner == "changeover":
+            # Its fence takes the classes away, which Placement refuses, in the same breath, where
+            # they are in use.
+            return self.world.placement.state(device.provider)
+        state, usage = self._look(device.provider)
+        if not usage.idle:
+            raise GiveUp(_used(device, usage))
+        return state if state.generation == usage.generation else None
 
     def _found_closed(self, fence: Fence, state: ProviderState) -> Fence:
         """It offers nothing already: it needs no fence, and no settling if that is known for long.
