@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -117,35 +117,51 @@ class Intake:
         parsed: Sequence[Notification | Invalid],
         source: str,
     ) -> list[Accepted]:
+        # Made before the transaction: on SQLite nobody else writes while it is open.
+        boots = self._boots(parsed) if len(parsed) > 1 else {}
         with self.database.write() as tx:
-            fresh = self._store_fresh(tx, parsed, source)
+            fresh = self._store_fresh(tx, parsed, boots, source)
             return [
                 fresh.get(index) or self._one(tx, body, notification, source)
                 for index, (body, notification) in enumerate(zip(bodies, parsed, strict=True))
             ]
 
+    def _boots(
+        self, parsed: Sequence[Notification | Invalid]
+    ) -> dict[int, tuple[BuildFailed, Boot]]:
+        """Failures that make sense, each with its boot, by their place."""
+        boots = {}
+        for index, failed in enumerate(parsed):
+            if isinstance(failed, BuildFailed):
+                with contextlib.suppress(Invalid):
+                    boots[index] = failed, self._boot(failed)
+        return boots
+
     def _store_fresh(
-        self, tx: Tx, parsed: Sequence[Notification | Invalid], source: str
+        self,
+        tx: Tx,
+        parsed: Sequence[Notification | Invalid],
+        boots: Mapping[int, tuple[BuildFailed, Boot]],
+        source: str,
     ) -> dict[int, Accepted]:
         """Store failures that nobody told of before, all at once: a storm has little else.
 
         Only servers that no other message of the batch is about: their order does not matter.
         """
+        if not boots:
+            return {}
         told = [n for n in parsed if not isinstance(n, (Invalid, Ignored))]
         about = Counter(n.server for n in told)
         ids = Counter(n.message_id for n in told)
-        known = tx.boots.known_servers(about) if len(told) > 1 else set(about)
-        seen = tx.events.seen_of(ids) if len(told) > 1 else set(ids)
-        boots: dict[int, tuple[BuildFailed, Boot]] = {}
-        for index, failed in enumerate(parsed):
-            if (
-                isinstance(failed, BuildFailed)
-                and about[failed.server] == ids[failed.message_id] == 1
-                and failed.server not in known
-                and failed.message_id not in seen
-            ):
-                with contextlib.suppress(Invalid):
-                    boots[index] = failed, self._boot(failed)
+        known = tx.boots.known_servers(about)
+        seen = tx.events.seen_of(ids)
+        boots = {
+            index: (failed, boot)
+            for index, (failed, boot) in boots.items()
+            if about[failed.server] == ids[failed.message_id] == 1
+            and failed.server not in known
+            and failed.message_id not in seen
+        }
         if not boots:
             return {}
         tx.boots.add_all([boot for _, boot in boots.values()])
