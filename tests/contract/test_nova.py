@@ -363,6 +363,16 @@ def test_the_recorded_failed_server() -> None:
     assert failure.timestamp == 1795654668.0
 
 
+def test_a_listing_shows_the_server_group_among_the_hints() -> None:
+    value = dict(recorded("show_failed")["body"]["server"])
+    [group] = value.pop("server_groups")
+    value["scheduler_hints"] = {**value["scheduler_hints"], "group": [group]}
+    listed = ShownServer(value, (2, 100)).server()
+    assert listed.blueprint == ShownServer(
+        recorded("show_failed")["body"]["server"], (2, 100)
+    ).server().blueprint  # fmt: skip
+
+
 def test_a_blueprint_survives_the_wire() -> None:
     blueprint = ShownServer(recorded("show_failed")["body"]["server"], (2, 100)).server().blueprint
     assert blueprint is not None

@@ -58,7 +58,8 @@ def test_a_deployment_that_is_set_up(cards: Cards, changeover: Callable[..., Cha
     failed.pop("notifications.arrive", None)
     assert failed == {}
     well = (
-        "keystone", "placement.writes", "nova.lists_servers", "nova.services", "glance.images",
+        "keystone", "placement.writes", "nova.lists_servers", "nova.finds_servers", "nova.services",
+        "glance.images",
         "cyborg.programs", "devices.missing", "notifications.queue", "clock.compute",
     )  # fmt: skip
     assert {name: found[name]["verdict"] for name in well} == dict.fromkeys(well, "ok")

@@ -226,6 +226,12 @@ class ShownServer:
         # Of a server without a host this is what was asked for; else it is where it is.
         return self._wire.zone if self._wire.host is None else None
 
+    def _group(self) -> str | None:
+        """Its server group: a listing shows it among the hints only."""
+        hinted = (self._wire.scheduler_hints or {}).get("group")
+        shown = [*self._wire.server_groups, *(hinted if isinstance(hinted, list) else [hinted])]
+        return next((group for group in shown if isinstance(group, str)), None)
+
     def _hints(self) -> tuple[dict[str, Any], bool]:
         """The owner's hints without the group, and whether some of them cannot be had."""
         if self._wire.scheduler_hints is None:
@@ -257,7 +263,7 @@ class ShownServer:
                 config_drive=str(wire.config_drive).lower() == "true" or None,
                 metadata={k: v for k, v in wire.metadata.items() if k not in OWN_KEYS},
                 tags=tuple(tag for tag in wire.tags if not tag.startswith(f"{MARKER}=")),
-                server_group=next(iter(wire.server_groups), None),
+                server_group=self._group(),
                 security_groups=tuple(dict.fromkeys(g.name for g in wire.security_groups)),
                 scheduler_hints=hints,
             )

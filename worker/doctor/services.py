@@ -73,6 +73,16 @@ def nova(site: Site) -> Iterator[Check]:
     listed = api.request("GET", "/servers", query=query, headers=_NOVA)
     rule = "os_compute_api:servers:index:get_all_tenants"
     yield _allowed("nova.lists_servers", "Nova", "see the servers of all projects", listed, rule)
+    query = [("all_tenants", "1"), ("uuid", str(uuid4())), ("limit", "1")]
+    found = api.request("GET", "/servers/detail", query=query, headers=_NOVA)
+    what = "look for one server of all projects"
+    if found.ok and found.parse(lambda value: len(value["servers"])):
+        rule = "os_compute_api:servers:allow_all_filters"
+        said = "Nova ignores the filter by uuid: whether a server is gone cannot be known"
+        yield fail("nova.finds_servers", said, f"give our user {rule}: {_ROLES}")
+    else:
+        rule = "os_compute_api:servers:detail:get_all_tenants"
+        yield _allowed("nova.finds_servers", "Nova", what, found, rule)
 
 
 def compute_services(site: Site) -> Iterator[Check]:

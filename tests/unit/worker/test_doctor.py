@@ -411,7 +411,13 @@ NOVA = {"version": {"min_version": "2.1", "version": "2.104"}}
 
 def test_a_nova_that_hides_other_projects(ground: Ground) -> None:
     ground.apis["compute"] = Scripted({"/": (200, NOVA), "/servers": (200, {"servers": []})})
-    assert verdicts(cloud.nova(ground.site)) == {"nova": OK, "nova.lists_servers": OK}
+    well = {"nova": OK, "nova.lists_servers": OK, "nova.finds_servers": OK}
+    assert verdicts(cloud.nova(ground.site)) == well
+    anybody = {"/": (200, NOVA), "/servers": (200, {"servers": [{"id": "somebody"}]})}
+    ground.apis["compute"] = Scripted(anybody)
+    found = made(cloud.nova(ground.site))["nova.finds_servers"]
+    assert found.verdict is FAIL
+    assert "allow_all_filters" in str(found.advice)
     ground.apis["compute"] = Scripted({"/": (200, NOVA), "/servers": (403, {})})
     found = made(cloud.nova(ground.site))["nova.lists_servers"]
     assert found.verdict is FAIL
