@@ -56,7 +56,7 @@ def _one_by_one(inputs: PlanInputs, rank: Rank) -> Plan:
 def _serve(state: State, want: Want, position: dict[int, int]) -> bool:
     """Serve one unit on the host whose devices come first, need after need."""
     problem = state.problem
-    hosts: dict[str, None] = dict.fromkeys(problem.host[i] for i in position)
+    hosts: dict[int, None] = dict.fromkeys(problem.host[i] for i in position)
     for programming in (False, True):
         for host in hosts:
             if state.room_at(want, host) > 0:
@@ -71,7 +71,7 @@ def _serve(state: State, want: Want, position: dict[int, int]) -> bool:
 
 
 def _on_host(
-    state: State, want: Want, host: str, position: dict[int, int], *, programming: bool
+    state: State, want: Want, host: int, position: dict[int, int], *, programming: bool
 ) -> tuple[list[tuple[int, int]], tuple[tuple[int, int, int], ...]] | None:
     problem = state.problem
     taken: Counter[int] = Counter()
@@ -80,9 +80,8 @@ def _on_host(
     needs = [(0, _whole_ways(state, want, host))] if want.whole else ways_at(problem, want, host)
     for slots, ways in needs:
         for i, function, after in sorted(ways, key=lambda way: position[way[0]]):
-            offer = target.get(i, state.offer[i])
-            slots_of = problem.fits[function][problem.model[i]] if i in target else state.left[i]
-            if offer == function:
+            if target.get(i, state.offer[i]) == function:
+                slots_of = after if i in target else state.left[i]
                 if slots_of - taken[i] < slots or (want.whole and state.serves(i, want)):
                     continue
             elif (
@@ -92,7 +91,7 @@ def _on_host(
                 and not taken[i]
                 and state.idle(i)
                 and state.total_left > len(target)
-                and state.left_at(host) > len(target)
+                and state.host_left[host] > len(target)
                 and state.function_left[function] > sum(f == function for f in target.values())
             ):
                 target[i] = function
@@ -106,7 +105,7 @@ def _on_host(
     return list(target.items()), tuple(parts)
 
 
-def _whole_ways(state: State, want: Want, host: str) -> list[tuple[int, int, int]]:
+def _whole_ways(state: State, want: Want, host: int) -> list[tuple[int, int, int]]:
     problem = state.problem
     return [
         (i, function, problem.fits[function].get(problem.model[i], 0) if problem.may[i] else 0)

@@ -89,22 +89,18 @@ def _plan(problem: Problem, state: State) -> Plan:
 
 def _promises(problem: Problem, state: State) -> tuple[Promise, ...]:
     """The weightiest unit of each want gets the slots that are there soonest."""
-    promises = []
+    devices, functions = problem.devices, problem.functions
+    rows = []
     for want in problem.wants:
-        grants = sorted(state.served[want.number], key=lambda grant: _wait(problem, state, grant))
+        grants = state.served[want.number]
+        if len(grants) > 1:
+            grants = sorted(grants, key=lambda grant: _wait(problem, state, grant))
+        key = want.demand.key
         for subject, grant in zip(want.demand.subjects, grants, strict=False):
             for i, function, slots in grant.parts:
-                promises.append(
-                    Promise(
-                        demand=want.demand.key,
-                        subject=subject,
-                        device=problem.devices[i].uuid,
-                        function=problem.functions[function],
-                        slots=slots,
-                    )
-                )
-    promises.sort(key=lambda p: (p.demand, p.subject, p.device, p.function, p.slots))
-    return tuple(promises)
+                rows.append((key, subject, devices[i].uuid, functions[function], slots))
+    rows.sort()
+    return tuple(Promise(*row) for row in rows)
 
 
 def _wait(problem: Problem, state: State, grant: Grant) -> tuple[float, tuple[int, ...]]:

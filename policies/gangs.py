@@ -32,7 +32,7 @@ class Option:
         return self.gain / len(self.programs) if self.programs else float("inf")
 
 
-def ways_at(problem: Problem, want: Want, host: str) -> list[tuple[int, list[Way]]]:
+def ways_at(problem: Problem, want: Want, host: int) -> list[tuple[int, list[Way]]]:
     """For each need its slots and the devices of ``host`` that could ever serve it.
 
     The needs that are harder to place come first. A need that nothing serves ends the search.
@@ -62,12 +62,12 @@ def ways_at(problem: Problem, want: Want, host: str) -> list[tuple[int, list[Way
 
 
 def place_gang(
-    state: State, want: Want, host: str, ways: list[tuple[int, list[Way]]]
+    state: State, want: Want, host: int, ways: list[tuple[int, list[Way]]]
 ) -> Option | None:
     """The cheapest placement of the next unit of ``want`` on ``host``, by bounded search."""
-    search = _Search(state, host, ways, apart=want.apart)
-    if not all(search.possible(*need) for need in ways):
+    if not all(possible(state, host, *need) for need in ways):
         return None
+    search = _Search(state, host, ways, apart=want.apart)
     search.place(0, 0.0)
     if search.found is None:
         return None
@@ -76,11 +76,23 @@ def place_gang(
     return Option(weight - search.cost, Grant(want, host, parts), programs)
 
 
+def possible(state: State, host: int, slots: int, ways: list[Way]) -> bool:
+    """Whether one need alone could be served now: what is cheap to see before a search."""
+    room = state.total_left > 0 and state.host_left[host] > 0
+    for i, function, after in ways:
+        if state.offer[i] == function:
+            if state.left[i] >= slots:
+                return True
+        elif room and after and state.function_left[function] > 0 and state.idle(i):
+            return True
+    return False
+
+
 class _Search:
     """Depth first over the needs, the cheapest choice first, cut off by the best cost so far."""
 
     def __init__(
-        self, state: State, host: str, ways: list[tuple[int, list[Way]]], *, apart: bool
+        self, state: State, host: int, ways: list[tuple[int, list[Way]]], *, apart: bool
     ) -> None:
         self.state = state
         self.host = host
@@ -124,24 +136,12 @@ class _Search:
             else:
                 self.left[i] = left
 
-    def possible(self, slots: int, ways: list[Way]) -> bool:
-        """Whether one need alone could be served now: what is cheap to see before a search."""
-        state = self.state
-        room = state.total_left > 0 and state.left_at(self.host) > 0
-        for i, function, after in ways:
-            if state.offer[i] == function:
-                if state.left[i] >= slots:
-                    return True
-            elif room and after and state.function_left[function] > 0 and state.idle(i):
-                return True
-        return False
-
     def choices(self, slots: int, ways: list[Way]) -> list[tuple[float, int, int, int]]:
         """Ways to serve one need now, the cheapest first; equal devices are tried once."""
         state, left, offer = self.state, self.left, self.offer
         problem = state.problem
         count = len(self.programs)
-        room = state.total_left > count and state.left_at(self.host) > count
+        room = state.total_left > count and state.host_left[self.host] > count
         seen: set[tuple[object, ...]] = set()
         found: list[tuple[float, int, int, int]] = []
         for i, function, after in ways:
@@ -159,7 +159,7 @@ class _Search:
                     continue
                 ground = state.ground(i) + state.spread * count
                 same = (problem.model[i], problem.offer[i], ground, function)
-                choice = (ground + state.fixed(function), i, function, after)
+                choice = (ground + state.fixed[function], i, function, after)
             else:
                 continue
             if same not in seen:

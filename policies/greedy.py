@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush, heapreplace
+from heapq import heappop, heappush
 
 from changeover.policies.problem import NOBODY, Want
 from changeover.policies.score import EPSILON, State
@@ -12,22 +12,18 @@ from changeover.policies.serve import Server
 def use_free(server: Server, wants: list[Want]) -> None:
     """Serve by free slots, the weightiest unit first."""
     state = server.state
-    served = state.served
-    heap = [
-        (want.density(len(served[want.number])), want, server.spare(want))
-        for want in wants
-        if state.waiting(want) > 0
-    ]
-    heapify(heap)
-    while heap:
-        _, want, grants = heap[0]
-        grant = next(grants, None)
-        if grant is not None:
-            state.grant(grant)
-        if grant is None or not state.waiting(want):
-            heappop(heap)
-        else:
-            heapreplace(heap, (want.density(len(served[want.number])), want, grants))
+    spare = {want.number: server.spare(want) for want in wants}
+    order = sorted(
+        want.density(k) for want in wants for k in range(len(state.served[want.number]), want.units)
+    )
+    for _, _, number in order:
+        grants = spare.get(number)
+        if grants is not None:
+            grant = next(grants, None)
+            if grant is None:
+                del spare[number]
+            else:
+                state.grant(grant)
 
 
 def program(server: Server, wants: list[Want]) -> None:

@@ -267,7 +267,7 @@ class Improver:
     def _make_way(self, i: int, function: int, affected: Affected) -> None:
         """Where a budget is spent, take back another changeover that counts towards it."""
         state, host = self.state, self.problem.host
-        if state.left_at(host[i]) <= 0:
+        if state.host_left[host[i]] <= 0:
             mates = [k for k in self._programmed() if host[k] == host[i]]
             self._eject_one_of(mates, affected)
         if state.function_left[function] <= 0:

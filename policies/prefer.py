@@ -53,7 +53,7 @@ def _move(state: State, grant: Grant, liked: list[int]) -> None:
             and (not state.serves(k, grant.want) if grant.want.whole else state.left[k] >= slots)
         ):
             state.revoke(grant)
-            state.grant(Grant(grant.want, devices[k].host, ((k, function, slots),)))
+            state.grant(Grant(grant.want, state.problem.host[k], ((k, function, slots),)))
             return
 
 
@@ -73,7 +73,7 @@ def _reprogram(state: State, i: int, k: int, function: int) -> bool:
         not state.idle(k)
         or problem.model[k] != problem.model[i]
         or problem.offer[k] == function
-        or (problem.host[i] != problem.host[k] and state.left_at(problem.host[k]) <= 0)
+        or (problem.host[i] != problem.host[k] and state.host_left[problem.host[k]] <= 0)
         or any(grant.want.gang for grant in grants)
     ):
         return False

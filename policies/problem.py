@@ -1,12 +1,14 @@
 """The planner's inputs as numbers, in an order that only the seed and the names decide.
 
-Everything behind this module speaks of devices, functions and wants (demand classes) by number.
+Everything behind this module speaks of devices, hosts, functions and wants (demand classes) by
+number.
 The numbers follow a seeded hash of uuid, name and key, so that "the lower number" is a fair and
 repeatable tie-break, and the order of the inputs cannot matter.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -29,7 +31,7 @@ class Want:
     ``needs`` are (functions, slots), ``only`` the devices that each need is tied to (``None``:
     any), ``apart`` forbids two needs on one device. ``value[k]`` is what k served units are worth,
     ``slots`` what a unit takes in all (of a whole device: one), ``functions`` those of the first
-    need.
+    need. ``hosts`` are in the order of their numbers; ``places`` counts those without devices too.
     """
 
     number: int
@@ -42,7 +44,8 @@ class Want:
     value: list[float]
     low: bool
     whole: bool
-    hosts: Mapping[str, int] | None
+    hosts: Mapping[int, int] | None
+    places: int
     named: frozenset[int] | None
     preferred: frozenset[str]
     functions: tuple[int, ...]
@@ -55,16 +58,15 @@ class Want:
 
     def density(self, served: int) -> tuple[float, int, int]:
         """Where the next unit stands: by the weight of a slot, then the harder to place first."""
-        places = len(self.hosts) if self.hosts is not None else 1 << 30
-        return (-self.weights[served] / self.slots, places, self.number)
+        return (-self.weights[served] / self.slots, self.places, self.number)
 
 
 @dataclass(slots=True, eq=False)
 class Problem:
-    """One batch, numbered. Lists are indexed by device, function or want.
+    """One batch, numbered. Lists are indexed by function, device, host or want.
 
-    Only devices that can matter are in it: those that offer a wanted function, and those that may
-    be programmed with one.
+    Only devices that can matter are numbered: those that offer a wanted function, and those that
+    may be programmed with one. The others stand ``aside``. Hosts follow their first device.
     """
 
     inputs: PlanInputs
@@ -76,15 +78,19 @@ class Problem:
     useful: dict[str, dict[int, int]] = field(default_factory=dict)
 
     devices: list[DeviceView] = field(default_factory=list)
+    aside: list[DeviceView] = field(default_factory=list)
     number: dict[str, int] = field(default_factory=dict)
-    host: list[str] = field(default_factory=list)
+    """Of devices that demands name."""
+    host: list[int] = field(default_factory=list)
     offer: list[int] = field(default_factory=list)
     may: list[bool] = field(default_factory=list)
     model: list[str] = field(default_factory=list)
     free: list[int] = field(default_factory=list)
     wear: list[float] = field(default_factory=list)
-    at: dict[str, list[int]] = field(default_factory=dict)
-    under_way: dict[str, int] = field(default_factory=dict)
+
+    hosts: list[str] = field(default_factory=list)
+    at: list[list[int]] = field(default_factory=list)
+    under_way: list[int] = field(default_factory=list)
 
     wants: list[Want] = field(default_factory=list)
     whole: frozenset[int] = frozenset()
@@ -99,8 +105,7 @@ def compile_problem(inputs: PlanInputs) -> Problem:
     """Number everything that can matter for ``inputs``."""
     problem = Problem(inputs)
     number = _functions(problem)
-    relevant = _devices(problem, number)
-    _arrange(problem, relevant, number)
+    _devices(problem, number)
     _wants(problem, number)
     return problem
 
@@ -131,97 +136,114 @@ def _functions(problem: Problem) -> dict[str, int]:
     return numbers
 
 
-def _devices(problem: Problem, number: dict[str, int]) -> list[DeviceView]:
-    """Count what is free of every function, and keep the devices that can matter."""
+_Entry = tuple[bytes, str, int, str, str | None, int, int, DeviceView]
+"""The seeded hash of a device and its uuid, then what is asked of it, the device itself last."""
+
+
+def _devices(problem: Problem, number: dict[str, int]) -> None:
+    """Number the devices that can matter, and count what is free of every function.
+
+    Those come first whose free slots should be used first: these may not be programmed anyway,
+    have slots now rather than soon, and few of them. Then the seed decides.
+    """
     inputs, useful, functions = problem.inputs, problem.useful, problem.functions
     wanted = set(functions)
     whole = {functions[f] for f in problem.whole}
     only = {model: functions[next(iter(to))] for model, to in useful.items() if len(to) == 1}
+    shut = _shut(inputs)
+    spent = inputs.budgets.total is not None and inputs.budgets.total <= 0
+    prefix = f"{inputs.seed}:"
     free: dict[str, int] = {}
-    under_way = problem.under_way
-    relevant = []
+    under_way: dict[str, int] = {}
+    hosts: dict[str, int] = {}
+    alike: defaultdict[tuple[bool, bool, float, int], list[_Entry]] = defaultdict(list)
     for device in inputs.devices:
-        offer = device.function
-        may = device.blocked is None and device.model in useful
-        if device.becoming is not None:
-            offer = device.becoming
+        slots, offer, model, coming = device.free, device.function, device.model, device.becoming
+        may = device.blocked is None and model in useful
+        host = device.host
+        if coming is not None:
+            offer = coming
             may = False
-            under_way[device.host] = under_way.get(device.host, 0) + 1
+            under_way[host] = under_way.get(host, 0) + 1
         if offer is None:
-            if may:
-                relevant.append(device)
+            matters = may
+        else:
+            if slots:
+                free[offer] = free.get(offer, 0) + slots
+            matters = (may and only.get(model) != offer) or (
+                offer in wanted and (slots > 0 or offer in whole)
+            )
+        if not matters:
+            problem.aside.append(device)
             continue
-        if device.free:
-            free[offer] = free.get(offer, 0) + device.free
-        if (may and only.get(device.model) != offer) or (
-            offer in wanted and (device.free > 0 or offer in whole)
-        ):
-            relevant.append(device)
+        uuid = device.uuid
+        digest = blake2b((prefix + uuid).encode(), digest_size=8).digest()
+        place = hosts.setdefault(host, len(hosts))
+        entry = (digest, uuid, place, model, offer, slots, device.programs, device)
+        rank = (may and not spent and host not in shut, coming is not None, device.ready_in, slots)
+        alike[rank].append(entry)
     for name in free:
         if name not in number:
-            number[name] = len(problem.functions)
-            problem.functions.append(name)
-    for name in problem.functions:
+            number[name] = len(functions)
+            functions.append(name)
+    for name in functions:
         kept = inputs.keep.get(name)
         problem.keep.append(None if kept is None else [0.0, *accumulate(kept)])
         problem.free_total.append(free.get(name, 0))
-    return relevant
+    entries: list[_Entry] = []
+    for rank in sorted(alike):
+        problem.may += [rank[0]] * len(alike[rank])
+        entries += sorted(alike[rank])
+    _columns(problem, number, entries, list(hosts))
+    problem.under_way = [under_way.get(host, 0) for host in problem.hosts]
 
 
-def _arrange(problem: Problem, relevant: list[DeviceView], number: dict[str, int]) -> None:
-    """Number the devices, those first whose free slots should be used first.
-
-    These may not be programmed anyway, have slots now rather than soon, and few of them. Then the
-    seed decides.
-    """
-    inputs, useful = problem.inputs, problem.useful
+def _shut(inputs: PlanInputs) -> set[str]:
+    """The hosts that may start no changeover."""
     budgets = inputs.budgets
-    prefix = f"{inputs.seed}:"
     shut = {host for host, left in budgets.host_left.items() if left <= 0}
     if budgets.per_host is not None and budgets.per_host <= 0:
-        shut.update(d.host for d in relevant if budgets.host_left.get(d.host, 0) <= 0)
-    if budgets.total is not None and budgets.total <= 0:
-        useful = {}
-    order = sorted(
-        [
-            (
-                device.blocked is None
-                and device.becoming is None
-                and device.model in useful
-                and device.host not in shut,
-                device.becoming is not None,
-                device.ready_in,
-                device.free,
-                blake2b((prefix + device.uuid).encode(), digest_size=8).digest(),
-                device.uuid,
-                device,
-            )
-            for device in relevant
-        ]
-    )
+        shut.update({device.host for device in inputs.devices} - budgets.host_left.keys())
+    return shut
+
+
+def _columns(
+    problem: Problem, number: dict[str, int], entries: list[_Entry], hosts: list[str]
+) -> None:
+    """What is asked of the devices over and over. Hosts are numbered by their first device."""
+    inputs = problem.inputs
     programs = [device.programs for device in inputs.devices]
     least, most = min(programs, default=0), max(programs, default=0)
     wear = inputs.weights.wear / most if most else 0.0
-    problem.devices = [entry[-1] for entry in order]
-    problem.may = [entry[0] for entry in order]
-    problem.number = {entry[5]: index for index, entry in enumerate(order)}
-    problem.host = [device.host for device in problem.devices]
-    problem.model = [device.model for device in problem.devices]
-    problem.wear = [wear * (device.programs - least) for device in problem.devices]
-    problem.offer = [
-        NOBODY if name is None else number.get(name, NOBODY)
-        for name in (device.becoming or device.function for device in problem.devices)
-    ]
-    problem.free = [
-        0 if offer == NOBODY else device.free
-        for offer, device in zip(problem.offer, problem.devices, strict=True)
-    ]
-    at = problem.at
-    for index, host in enumerate(problem.host):
-        if host in at:
-            at[host].append(index)
+    named = _named(inputs)
+    host_of = [NOBODY] * len(hosts)
+    for i, (_, uuid, place, model, name, slots, times, device) in enumerate(entries):
+        host = host_of[place]
+        if host == NOBODY:
+            host = host_of[place] = len(problem.hosts)
+            problem.hosts.append(hosts[place])
+            problem.at.append([i])
         else:
-            at[host] = [index]
+            problem.at[host].append(i)
+        if uuid in named:
+            problem.number[uuid] = i
+        offer = NOBODY if name is None else number.get(name, NOBODY)
+        problem.devices.append(device)
+        problem.host.append(host)
+        problem.model.append(model)
+        problem.wear.append(wear * (times - least))
+        problem.offer.append(offer)
+        problem.free.append(0 if offer == NOBODY else slots)
+
+
+def _named(inputs: PlanInputs) -> set[str]:
+    """The devices that demands speak of."""
+    named: set[str] = set()
+    for demand in inputs.demands:
+        named.update(demand.devices or ())
+        for need in demand.needs:
+            named.update(need.devices or ())
+    return named
 
 
 def _numbers(problem: Problem, uuids: frozenset[str] | None) -> frozenset[int] | None:
@@ -230,10 +252,21 @@ def _numbers(problem: Problem, uuids: frozenset[str] | None) -> frozenset[int] |
     return frozenset(problem.number[uuid] for uuid in uuids if uuid in problem.number)
 
 
+def _rooms(numbers: dict[str, int], hosts: Mapping[str, int]) -> dict[int, int]:
+    """How many units each host can take, by number; of hosts that have devices."""
+    known = [(n, room) for host, room in hosts.items() if (n := numbers.get(host)) is not None]
+    known.sort()
+    return dict(known)
+
+
 def _wants(problem: Problem, number: dict[str, int]) -> None:
     """Put the demand classes into seeded order."""
     seed = problem.inputs.seed
     ordered = sorted(problem.inputs.demands, key=lambda d: (tie(seed, d.key), d.key))
+    # Classes may share one mapping, which the inputs keep alive: ids do not recur.
+    shared = {id(d.hosts): d.hosts for d in ordered if d.hosts is not None}
+    numbers = {host: k for k, host in enumerate(problem.hosts)} if shared else {}
+    rooms = {key: _rooms(numbers, hosts) for key, hosts in shared.items()}
     for index, demand in enumerate(ordered):
         asked = demand.needs[:1] if demand.whole_devices else demand.needs
         needs = tuple(
@@ -255,7 +288,8 @@ def _wants(problem: Problem, number: dict[str, int]) -> None:
                 value=[0.0, *accumulate(demand.weights)],
                 low=demand.kind in LOW,
                 whole=demand.whole_devices,
-                hosts=demand.hosts,
+                hosts=None if demand.hosts is None else rooms[id(demand.hosts)],
+                places=1 << 30 if demand.hosts is None else len(demand.hosts),
                 named=named,
                 preferred=demand.preferred,
                 functions=needs[0][0] if needs else (),

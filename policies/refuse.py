@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Set as AbstractSet
+from operator import attrgetter
 from typing import Final
 
 from changeover.models.planning import DeviceView, Rejection
@@ -50,6 +52,8 @@ NEARER: Final = (
 
 NO_USE, ROOM, TOTAL, HOST, FUNCTION, MATES, WORTH = range(-1, 6)
 
+_SUBJECT: Final = attrgetter("subject")
+
 LOOKS: Final = 4
 """How many waiting wants are looked at for the reason of one device."""
 
@@ -57,14 +61,17 @@ LOOKS: Final = 4
 def refused_devices(problem: Problem, state: State) -> tuple[Rejection, ...]:
     """One rejection for every device that is neither programmed nor promised to anybody."""
     judge = _DeviceJudge(problem, state)
-    number, on, target = problem.number, state.on, state.target
-    rejected = []
-    for device in problem.inputs.devices:
-        i = number.get(device.uuid)
-        if i is not None and (target[i] != NOBODY or on[i]):
-            continue
-        rejected.append(Rejection(device.uuid, device.blocked or judge.reason(i, device)))
-    rejected.sort(key=_subject)
+    on, target = state.on, state.target
+    rejected = [
+        Rejection(device.uuid, device.blocked or judge.reason(None, device))
+        for device in problem.aside
+    ]
+    rejected += [
+        Rejection(device.uuid, device.blocked or judge.reason(i, device))
+        for i, device in enumerate(problem.devices)
+        if target[i] == NOBODY and not on[i]
+    ]
+    rejected.sort(key=_SUBJECT)
     return tuple(rejected)
 
 
@@ -76,12 +83,13 @@ def unmet_demands(problem: Problem, state: State) -> tuple[Rejection, ...]:
         for want in problem.wants
         if len(state.served[want.number]) < want.units
     ]
-    unmet.sort(key=_subject)
+    unmet.sort(key=_SUBJECT)
     return tuple(unmet)
 
 
-def _subject(rejection: Rejection) -> str:
-    return rejection.subject
+_Wish = tuple[int, AbstractSet[int] | None, AbstractSet[int] | None, int]
+"""What waits for a function: on which devices, on which hosts (``None``: any), and how near a
+device is to serving it there, total and host budgets aside."""
 
 
 class _DeviceJudge:
@@ -92,7 +100,7 @@ class _DeviceJudge:
         self.state = state
         self.programmed = {function for function in state.target if function != NOBODY}
         self._models: dict[str, Reason] = {}
-        self._waiting: dict[str, list[tuple[Want, int, bool]]] = {}
+        self._waiting: dict[str, list[_Wish]] = {}
         self._by_function: dict[int, list[tuple[Want, int]]] = {}
         for want in problem.wants:
             if state.waiting(want) > 0:
@@ -110,42 +118,34 @@ class _DeviceJudge:
             return self._model(device.model)
         if i is None:
             return SAME
-        state, offer, host = self.state, self.problem.offer[i], device.host
-        spent = TOTAL if state.total_left <= 0 else HOST if state.left_at(host) <= 0 else WORTH
-        nearest = NO_USE
-        for want, function, anywhere in self._wants(device.model):
-            if function != offer:
-                near = spent if anywhere else min(spent, self._nearness(i, want, function))
-                nearest = max(nearest, near)
-                if nearest == spent:
-                    break
+        nearest = self._nearest(i)
         if device.resting is not None and nearest != NO_USE and not self.problem.may[i]:
             return device.resting
         if nearest == NO_USE:
             return NOT_NEEDED if self.programmed.isdisjoint(useful) else COSTS_MORE
         reason = NEARER[nearest]
-        if reason is NOT_WORTH and device.free and self.problem.keep[offer] is not None:
-            return FREE_SLOTS_WANTED
-        return reason
+        free_wanted = device.free and self.problem.keep[self.problem.offer[i]] is not None
+        return FREE_SLOTS_WANTED if reason is NOT_WORTH and free_wanted else reason
 
-    def _nearness(self, i: int, want: Want, function: int) -> int:
-        """How near ``i`` is to serving ``want`` with ``function``, total and host budgets aside."""
-        state = self.state
-        if want.named is not None and i not in want.named:
-            return NO_USE
-        if state.room_at(want, self.problem.host[i]) <= 0:
-            return ROOM
-        if state.function_left[function] <= 0:
-            return FUNCTION
-        return MATES if want.gang else WORTH
+    def _nearest(self, i: int) -> int:
+        """How near ``i`` came to serving anything that waits."""
+        state, offer, host = self.state, self.problem.offer[i], self.problem.host[i]
+        spent = TOTAL if state.total_left <= 0 else HOST if state.host_left[host] <= 0 else WORTH
+        nearest = NO_USE
+        for function, named, hosts, there in self._wishes(self.problem.model[i]):
+            if function == offer or (named is not None and i not in named):
+                continue
+            near = there if hosts is None or host in hosts else ROOM
+            if near > nearest:
+                nearest = min(near, spent)
+                if nearest == spent:
+                    break
+        return nearest
 
-    def _wants(self, model: str) -> list[tuple[Want, int, bool]]:
-        """Some waiting wants that ``model`` fits, each with the function that would serve it.
-
-        And whether any device of the model would do, as far as host and name go.
-        """
-        wants = self._waiting.get(model)
-        if wants is None:
+    def _wishes(self, model: str) -> list[_Wish]:
+        """Some waiting wants that ``model`` fits, each with the function that would serve it."""
+        wishes = self._waiting.get(model)
+        if wishes is None:
             pairs = [
                 (want, function)
                 for function, after in self.problem.useful[model].items()
@@ -153,10 +153,18 @@ class _DeviceJudge:
                 if after >= least
             ]
             pairs.sort(key=self._ease)
-            wants = self._waiting[model] = [
-                (want, function, not any(self._ease((want, function)))) for want, function in pairs
-            ][:LOOKS]
-        return wants
+            wishes = self._waiting[model] = [self._wish(*pair) for pair in pairs[:LOOKS]]
+        return wishes
+
+    def _wish(self, want: Want, function: int) -> _Wish:
+        state = self.state
+        near = MATES if want.gang else WORTH
+        if state.function_left[function] <= 0:
+            near = FUNCTION
+        hosts = None
+        if want.hosts is not None:
+            hosts = {host for host in want.hosts if state.room_at(want, host) > 0}
+        return function, want.named, hosts, near
 
     def _ease(self, pair: tuple[Want, int]) -> tuple[bool, bool, bool, bool]:
         """Those first that most devices could serve, so that few need be looked at."""
@@ -202,7 +210,8 @@ class _WantJudge:
                     [self.problem.functions[f] for f in functions], slots, facts
                 )
         state = self.state
-        if want.hosts is not None and all(state.room_at(want, host) <= 0 for host in want.hosts):
+        hosts = want.demand.hosts
+        if hosts is not None and sum(hosts.values()) <= len(state.served[want.number]):
             return Reason(
                 "unmet.hosts_cannot",
                 "No host can take more of these requests, whatever the devices offer.",
@@ -259,12 +268,7 @@ class _WantJudge:
         if want.named is not None:
             return sorted(want.named)
         if want.hosts is not None:
-            return [
-                i
-                for host in want.hosts
-                if host in at and state.room_at(want, host) > 0
-                for i in at[host]
-            ]
+            return [i for host in want.hosts if state.room_at(want, host) > 0 for i in at[host]]
         return None
 
     def _devices(self, want: Want) -> tuple[int, int]:
@@ -287,6 +291,6 @@ class _WantJudge:
         ):
             return True
         if want.named is not None:
-            return all(state.left_at(self.problem.host[i]) <= 0 for i in want.named)
-        hosts = self.problem.at if want.hosts is None else want.hosts
-        return all(state.left_at(host) <= 0 for host in hosts)
+            return all(state.host_left[self.problem.host[i]] <= 0 for i in want.named)
+        hosts = range(len(state.host_left)) if want.hosts is None else want.hosts
+        return all(state.host_left[host] <= 0 for host in hosts)

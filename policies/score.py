@@ -29,37 +29,39 @@ EPSILON: Final = 1e-9
 """Differences below this are rounding, not preference."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Grant:
     """One unit served: ``parts`` are (device, function, slots), all on ``host``."""
 
     want: Want
-    host: str
+    host: int
     parts: tuple[tuple[int, int, int], ...]
 
 
 class Costs:
     """What programming costs, given what a plan programs and uses already.
 
-    ``count`` are the changeovers of each host, under way or planned, ``used`` the free slots of
-    each function that boots take, ``gone`` those that go away.
+    ``fixed`` is what programming any device with each function costs at least, ``count`` are the
+    changeovers of each host, under way or planned, ``used`` the free slots of each function that
+    boots take, ``gone`` those that go away.
     """
 
     def __init__(self, problem: Problem) -> None:
         weights = problem.inputs.weights
         self.problem = problem
-        self.count = dict(problem.under_way)
+        self.fixed = [
+            weights.per_second * seconds + weights.least_gain for seconds in problem.seconds
+        ]
+        self.count = list(problem.under_way)
         self.used = [0] * len(problem.functions)
         self.gone = [0] * len(problem.functions)
         self.spread = weights.spread
-        self._per_second = weights.per_second
-        self._hurdle = weights.least_gain
         self._lost_slot = weights.lost_slot
 
     def ground(self, i: int) -> float:
         """What programming ``i`` costs, whatever the function."""
         problem = self.problem
-        cost = problem.wear[i] + self.spread * self.count.get(problem.host[i], 0)
+        cost = problem.wear[i] + self.spread * self.count[problem.host[i]]
         free = problem.free[i]
         if free:
             old = problem.offer[i]
@@ -71,11 +73,7 @@ class Costs:
 
     def price(self, i: int, function: int) -> float:
         """What programming ``i`` with ``function`` costs now."""
-        return self.ground(i) + self.fixed(function)
-
-    def fixed(self, function: int) -> float:
-        """What programming any device with ``function`` costs at least."""
-        return self._per_second * self.problem.seconds[function] + self._hurdle
+        return self.ground(i) + self.fixed[function]
 
     def _loss(self, function: int, used: int, gone: int) -> float:
         kept = self.problem.keep[function]
@@ -87,10 +85,14 @@ class Costs:
 
     def counted(self, i: int, step: int) -> None:
         """Count the changeover of ``i`` in (1) or out (-1)."""
-        host, old = self.problem.host[i], self.problem.offer[i]
-        self.count[host] = self.count.get(host, 0) + step
+        old = self.problem.offer[i]
+        self.count[self.problem.host[i]] += step
         if old != NOBODY:
             self.gone[old] += step * self.problem.free[i]
+
+
+def _bound(budget: int | None) -> int:
+    return UNBOUNDED if budget is None else budget
 
 
 class State(Costs):
@@ -102,18 +104,15 @@ class State(Costs):
         self.value = 0.0
         self.urgent = 0.0
         self.cost = 0.0
-        self.total_left = UNBOUNDED if budgets.total is None else budgets.total
-        self.host_left: dict[str, int] = {}
-        self.function_left = [
-            UNBOUNDED if left is None else left
-            for left in (budgets.for_function(name) for name in problem.functions)
-        ]
+        self.total_left = _bound(budgets.total)
+        self.host_left = [_bound(budgets.for_host(host)) for host in problem.hosts]
+        self.function_left = [_bound(budgets.for_function(name)) for name in problem.functions]
         self.target = [NOBODY] * len(problem.devices)
         self.offer = list(problem.offer)
         self.left = list(problem.free)
         self.on: list[list[Grant]] = [[] for _ in problem.devices]
         self.served: list[list[Grant]] = [[] for _ in problem.wants]
-        self.room: list[dict[str, int]] = [{} for _ in problem.wants]
+        self.room: list[dict[int, int]] = [{} for _ in problem.wants]
         self.stock: list[list[int]] = [[] for _ in problem.functions]
         self.offering: dict[int, list[int]] = {function: [] for function in problem.whole}
         self.log: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None
@@ -141,18 +140,10 @@ class State(Costs):
         return (
             self.total_left > 0
             and self.function_left[function] > 0
-            and self.left_at(self.problem.host[i]) > 0
+            and self.host_left[self.problem.host[i]] > 0
         )
 
-    def left_at(self, host: str) -> int:
-        """How many more changeovers ``host`` may start."""
-        left = self.host_left.get(host)
-        if left is None:
-            bound = self.problem.inputs.budgets.for_host(host)
-            left = self.host_left[host] = UNBOUNDED if bound is None else bound
-        return left
-
-    def room_at(self, want: Want, host: str) -> int:
+    def room_at(self, want: Want, host: int) -> int:
         """How many more units of ``want`` can go to ``host``, devices aside."""
         hosts = want.hosts
         if hosts is None:
@@ -178,7 +169,7 @@ class State(Costs):
             served = len(self.served[want.number])
             worth += want.value[served] - want.value[served - count]
         function = self.target[i]
-        cost = problem.wear[i] + self.fixed(function)
+        cost = problem.wear[i] + self.fixed[function]
         cost += self.spread * (self.count[problem.host[i]] - 1)
         free = problem.free[i]
         if free:
@@ -242,9 +233,8 @@ class State(Costs):
             offering.remove(i)
 
     def _count(self, i: int, function: int, step: int) -> None:
-        host = self.problem.host[i]
         self.counted(i, step)
-        self.host_left[host] = self.left_at(host) - step
+        self.host_left[self.problem.host[i]] -= step
         self.total_left -= step
         self.function_left[function] -= step
 

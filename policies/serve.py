@@ -7,8 +7,8 @@ fill the slots left over.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from functools import cached_property
 from heapq import heapify, heappop, heappush
 from itertools import chain, islice
@@ -25,8 +25,12 @@ BLINK: Final = 0.25
 LOOKS: Final = 24
 """How many hosts are looked at for one gang at width one; then it waits for another plan."""
 
-CROWD: Final = 16
+CROWD: Final = 4
 """From this many wants of one function on, those that are served are taken off its list."""
+
+
+FEW: Final = 8
+"""Hosts with about so many devices each are quicker to look at than a longer list of devices."""
 
 
 Taker = tuple[float, int, int, float, Want]
@@ -51,11 +55,9 @@ class Server:
         self.whole: list[list[Want]] = []
         self._idle: dict[str, list[int]] = {}
         self._heaps: dict[str, list[tuple[float, int]]] = {}
-        self._ways: dict[tuple[int, str], list[tuple[int, list[Way]]]] = {}
-        self._places: dict[int, tuple[list[str], Iterator[str]]] = {}
-        self._order: dict[int, list[str]] = {}
-        self._all_hosts = list(problem.at)
-        self._host_number = {host: k for k, host in enumerate(problem.at)}
+        self._ways: dict[tuple[int, int], list[tuple[int, list[Way]]]] = {}
+        self._places: dict[int, tuple[list[int], Iterator[int]]] = {}
+        self._fitting: dict[tuple[tuple[int, ...], int], dict[str, None]] = {}
         for i, may in enumerate(problem.may):
             if may:
                 self._idle.setdefault(problem.model[i], []).append(i)
@@ -86,41 +88,51 @@ class Server:
         if want.gang:
             yield from self._gang_spare(want)
             return
-        state, host = self.state, self.problem.host
-        whole, hosts, named = want.whole, want.hosts, want.named
-        slots = 0 if whole else want.slots
-        left = state.left
+        host, hosts = self.problem.host, want.hosts
+        slots = 0 if want.whole else want.slots
+        left, room = self.state.left, self.state.room[want.number]
         for function in want.functions:
-            stock = state.offering[function] if whole else state.stock[function]
-            # Grants take devices off the list: the place on it is found anew each time.
-            k = 0
-            while k < len(stock):
-                i = stock[k]
-                if (
+            for i in self._offering(want, function):
+                while (
                     left[i] >= slots
-                    and (named is None or i in named)
-                    and (hosts is None or (host[i] in hosts and state.room_at(want, host[i]) > 0))
-                    and not (whole and state.serves(i, want))
+                    and (hosts is None or hosts.get(host[i], 0) > room.get(host[i], 0))
+                    and not (want.whole and self.state.serves(i, want))
                 ):
                     yield Grant(want, host[i], ((i, function, slots),))
-                    k = bisect_left(stock, i)
-                else:
-                    k += 1
+
+    def _offering(self, want: Want, function: int) -> list[int]:
+        """The devices with slots of ``function`` that ``want`` may have, in their order."""
+        state, problem, hosts, named = self.state, self.problem, want.hosts, want.named
+        stock = state.offering[function] if want.whole else state.stock[function]
+        if named is not None:
+            stock = [i for i in stock if i in named]
+        if hosts is None:
+            return list(stock)
+        if len(stock) < FEW * len(hosts):
+            host = problem.host
+            return [i for i in stock if host[i] in hosts]
+        # Their own devices are fewer than all that offer the function.
+        offer, at = state.offer, problem.at
+        mine = sorted(i for place in hosts for i in at[place] if offer[i] == function)
+        return mine if named is None else [i for i in mine if i in named]
 
     def _gang_spare(self, want: Want) -> Iterator[Grant]:
         """Serve a gang by slots that are there, on hosts that have some for every need."""
         state, host = self.state, self.problem.host
         if not all(any(state.stock[f] for f in functions) for functions, _ in want.needs):
             return
+        # Slots that programs leave over are not in this index; programming for a gang finds them.
+        hosts = self._suppliers(want.needs[1][0])
+        for functions, _ in want.needs[2:]:
+            hosts = hosts & self._suppliers(functions)
         functions, slots = want.needs[0]
         places = dict.fromkeys(
-            host[i] for f in functions for i in state.stock[f] if state.left[i] >= slots
+            host[i]
+            for f in functions
+            for i in state.stock[f]
+            if host[i] in hosts and state.left[i] >= slots
         )
-        # Slots that programs leave over are not in this index; programming for a gang finds them.
-        rest = [functions for functions, _ in want.needs[1:]]
         for place in places:
-            if any(self._host_offers[place].isdisjoint(functions) for functions in rest):
-                continue
             while state.room_at(want, place) > 0:
                 ways = self._spare_ways(want, place)
                 option = place_gang(state, want, place, ways)
@@ -128,7 +140,14 @@ class Server:
                     break
                 yield option.grant
 
-    def _spare_ways(self, want: Want, host: str) -> list[tuple[int, list[Way]]]:
+    def _suppliers(self, functions: tuple[int, ...]) -> AbstractSet[int]:
+        """The hosts that have free slots of one of ``functions``, before anything is programmed."""
+        supply = self._supply
+        if len(functions) == 1:
+            return supply[functions[0]]
+        return set().union(*(supply[function] for function in functions))
+
+    def _spare_ways(self, want: Want, host: int) -> list[tuple[int, list[Way]]]:
         """The devices of ``host`` that offer what each need asks for."""
         state, devices = self.state, self.problem.at[host]
         return [
@@ -158,20 +177,16 @@ class Server:
         least = max(slots, 1)
         weight = want.weights[len(state.served[want.number])]
         best: tuple[float, int, int] | None = None
+        useful, model, offer = problem.useful, problem.model, problem.offer
         for ground, i in self._candidates(want):
             if blink is not None and blink.random() < BLINK:
                 continue
-            useful = problem.useful[problem.model[i]]
             self.work += 1
             for function in want.functions:
-                after = useful.get(function, 0)
-                if (
-                    after < least
-                    or function == problem.offer[i]
-                    or state.function_left[function] <= 0
-                ):
+                after = useful[model[i]].get(function, 0)
+                if after < least or function == offer[i] or state.function_left[function] <= 0:
                     continue
-                gain = weight - ground - state.fixed(function)
+                gain = weight - ground - state.fixed[function]
                 for worth, _ in self.fill(i, function, after - slots, want):
                     gain += worth
                 if best is None or gain > best[0] + EPSILON:
@@ -190,52 +205,45 @@ class Server:
         if want.named is None and want.hosts is None:
             models = self._models(want.functions, want.slots)
             return [pair for model in models for pair in self._cheapest(model, want.functions)]
-        return list(islice(self._tied(want), 2 * self.width))
+        return self._tied(want, 2 * self.width)
 
-    def _tied(self, want: Want) -> Iterator[tuple[float, int]]:
-        """Idle devices among those that ``want`` names, or on hosts that may take it."""
+    def _tied(self, want: Want, most: int) -> list[tuple[float, int]]:
+        """The first idle devices that ``want`` names, or on hosts that may take it."""
         problem, state = self.problem, self.state
         may, model, target, on = problem.may, problem.model, state.target, state.on
         models = self._models(want.functions, want.slots)
+        places: Iterable[tuple[int, Iterable[int]]]
         if want.named is not None:
-            places = ((problem.host[i], [i]) for i in sorted(want.named))
+            places = [(problem.host[i], (i,)) for i in sorted(want.named)]
         else:
-            at = problem.at
-            places = ((host, at[host]) for host in self._hosts(want))
+            places = ((host, problem.at[host]) for host in self._hosts(want))
+        found: list[tuple[float, int]] = []
         for host, devices in places:
+            if state.host_left[host] <= 0 or state.room_at(want, host) <= 0:
+                continue
             for i in devices:
-                if (
-                    may[i]
-                    and target[i] == NOBODY
-                    and not on[i]
-                    and model[i] in models
-                    and state.room_at(want, host) > 0
-                    and state.left_at(host) > 0
-                ):
-                    yield state.ground(i), i
+                if may[i] and target[i] == NOBODY and model[i] in models and not on[i]:
+                    found.append((state.ground(i), i))
+                    if len(found) == most:
+                        return found
+        return found
 
     def _models(self, functions: tuple[int, ...], slots: int) -> dict[str, None]:
         """The models on which one of ``functions`` yields as many slots as that."""
-        fits = self.problem.fits
-        return {
-            model: None
-            for function in functions
-            for model, after in fits[function].items()
-            if after >= slots
-        }
+        models = self._fitting.get((functions, slots))
+        if models is None:
+            fits = self.problem.fits
+            models = self._fitting[functions, slots] = {
+                model: None
+                for function in functions
+                for model, after in fits[function].items()
+                if after >= slots
+            }
+        return models
 
-    def _hosts(self, want: Want) -> list[str]:
+    def _hosts(self, want: Want) -> Collection[int]:
         """The hosts that have devices and may take ``want``, in seeded order."""
-        hosts = want.hosts
-        if hosts is None:
-            return self._all_hosts
-        # Classes may share one mapping, which the inputs keep alive: ids do not recur.
-        order = self._order.get(id(hosts))
-        if order is None:
-            number = self._host_number
-            order = sorted((host for host in hosts if host in number), key=number.__getitem__)
-            self._order[id(hosts)] = order
-        return order
+        return range(len(self.problem.hosts)) if want.hosts is None else want.hosts
 
     def _cheapest(self, model: str, functions: tuple[int, ...]) -> list[tuple[float, int]]:
         """The idle devices of ``model`` that cost least, as many as the width allows.
@@ -252,7 +260,7 @@ class Server:
         last = NOBODY
         while heap and len(found) < self.width:
             key, i = heappop(heap)
-            if i == last or not state.idle(i) or state.left_at(host[i]) <= 0:
+            if i == last or not state.idle(i) or state.host_left[host[i]] <= 0:
                 continue
             last = i
             ground = state.ground(i)
@@ -302,21 +310,21 @@ class Server:
                 if size <= slots:
                     slots -= size
                     chosen.append((weight, want))
-        state, host = self.state, self.problem.host[i]
-        chosen += [
-            (want.weights[len(state.served[want.number])], want)
-            for want in self.whole[function]
-            if want is not but
-            and state.waiting(want) > 0
-            and (want.named is None or i in want.named)
-            and state.room_at(want, host) > 0
-        ]
+        if self.whole[function]:
+            state, host = self.state, self.problem.host[i]
+            chosen += [
+                (want.weights[len(state.served[want.number])], want)
+                for want in self.whole[function]
+                if want is not but
+                and state.waiting(want) > 0
+                and (want.named is None or i in want.named)
+                and state.room_at(want, host) > 0
+            ]
         return chosen
 
     def _takers(self, i: int, function: int, slots: int, but: Want | None) -> list[Taker]:
         """The units that could take slots of ``i``, as far as they are dense enough to matter."""
-        state, host = self.state, self.problem.host[i]
-        served = state.served
+        host, served, rooms = self.problem.host[i], self.state.served, self.state.room
         found: list[Taker] = []
         gathered, least, settled = 0, float("inf"), 0
         listed = self.waiting[function]
@@ -324,7 +332,8 @@ class Server:
             size = want.slots
             if gathered >= slots and want.weights[0] <= least * size:
                 break
-            first = len(served[want.number]) + (want is but)
+            number = want.number
+            first = len(served[number]) + (want is but)
             if first >= want.units:
                 settled += 1
                 continue
@@ -332,13 +341,14 @@ class Server:
                 continue
             count = slots // size
             if want.hosts is not None:
-                count = min(count, state.room_at(want, host) - (want is but))
-            for weight in want.weights[first : first + max(count, 0)]:
-                found.append((-weight / size, size, want.number, weight, want))
+                room = want.hosts.get(host, 0) - rooms[number].get(host, 0) - (want is but)
+                count = min(count, max(room, 0))
+            for weight in want.weights[first : first + count]:
+                found.append((-weight / size, size, number, weight, want))
                 gathered += size
                 least = min(least, weight / size)
         if settled > CROWD and 2 * settled > len(listed) and self.blink is None:
-            self.waiting[function] = [want for want in listed if state.waiting(want) > 0]
+            self.waiting[function] = [want for want in listed if self.state.waiting(want) > 0]
         return found
 
     def fill_up(self, i: int, function: int) -> None:
@@ -372,7 +382,7 @@ class Server:
                 break
         return best
 
-    def gang_at(self, want: Want, host: str) -> Option | None:
+    def gang_at(self, want: Want, host: int) -> Option | None:
         """The cheapest way found to serve one gang on ``host``, with what fills the rest."""
         if self.state.room_at(want, host) <= 0:
             return None
@@ -387,7 +397,7 @@ class Server:
             gain += sum(worth for worth, _ in self.fill(i, function, rest, want))
         return Option(gain, option.grant, option.programs)
 
-    def gang_hosts(self, want: Want) -> Iterator[str]:
+    def gang_hosts(self, want: Want) -> Iterator[int]:
         """The hosts where every need could have a device, were nothing else promised.
 
         They are looked up as far as they are asked for, each want from another start.
@@ -400,7 +410,7 @@ class Server:
             known.append(host)
             yield host
 
-    def _look_for_hosts(self, want: Want) -> Iterator[str]:
+    def _look_for_hosts(self, want: Want) -> Iterator[int]:
         hosts = self._hosts(want)
         left = self.state.function_left
         needs = []
@@ -408,15 +418,15 @@ class Server:
             # While a search tries changes, budgets come back; otherwise what is spent is spent.
             open_now = tuple(f for f in functions if left[f] > 0 or self.blink is not None)
             mask = self._mask(self._models(open_now, slots))
-            needs.append((mask, frozenset(functions)))
+            offering = self._suppliers(functions)
+            needs.append((mask, offering))
             if not mask:
-                offering = {host for f in functions for host in self._supply.get(f, ())}
-                hosts = sorted(offering.intersection(hosts), key=self._host_number.__getitem__)
-        models, offers = self._host_models, self._host_offers
+                hosts = sorted(host for host in offering if host in hosts)
+        models = self._host_models
         start = want.number * 7919 % len(hosts) if hosts else 0
         for host in chain(islice(hosts, start, None), islice(hosts, start)):
-            for mask, wanted in needs:
-                if not models[host] & mask and offers[host].isdisjoint(wanted):
+            for mask, offering in needs:
+                if not models[host] & mask and host not in offering:
                     break
             else:
                 yield host
@@ -431,35 +441,26 @@ class Server:
         return {model: k for k, model in enumerate(self._idle)}
 
     @cached_property
-    def _host_models(self) -> dict[str, int]:
+    def _host_models(self) -> list[int]:
         """For each host, the models of devices that may be programmed, as bits."""
         problem, bits = self.problem, {m: 1 << k for m, k in self._model_number.items()}
-        masks = dict.fromkeys(problem.at, 0)
+        masks = [0] * len(problem.hosts)
         for i, may in enumerate(problem.may):
             if may:
                 masks[problem.host[i]] |= bits[problem.model[i]]
         return masks
 
     @cached_property
-    def _supply(self) -> dict[int, list[str]]:
+    def _supply(self) -> list[set[int]]:
         """For each function, the hosts that have free slots of it."""
-        supply: dict[int, list[str]] = {}
-        for host, functions in self._host_offers.items():
-            for function in functions:
-                supply.setdefault(function, []).append(host)
-        return supply
-
-    @cached_property
-    def _host_offers(self) -> dict[str, set[int]]:
-        """For each host, the functions of which it has free slots."""
         problem = self.problem
-        offers: dict[str, set[int]] = {host: set() for host in problem.at}
+        supply: list[set[int]] = [set() for _ in problem.functions]
         for i, free in enumerate(problem.free):
             if free:
-                offers[problem.host[i]].add(problem.offer[i])
-        return offers
+                supply[problem.offer[i]].add(problem.host[i])
+        return supply
 
-    def ways(self, want: Want, host: str) -> list[tuple[int, list[Way]]]:
+    def ways(self, want: Want, host: int) -> list[tuple[int, list[Way]]]:
         """:func:`ways_at`, remembered."""
         known = self._ways.get((want.number, host))
         if known is None:
