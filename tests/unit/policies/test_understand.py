@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from changeover.models.catalog import Catalog, Function, Model
@@ -383,6 +383,7 @@ def test_any_request_is_understood_or_nobody_can(request: ResourceRequest) -> No
 
 
 @given(groups("") | groups("1"))
+@example(RequestGroup("", {"CUSTOM_X": 1, "CUSTOM_Y": 1}, frozenset({"CUSTOM_T"})))
 def test_what_is_needed_serves_the_group(group: RequestGroup) -> None:
     """Of one group that only devices serve: its needs are met exactly by what would serve it."""
     only = RequestGroup(
@@ -404,11 +405,13 @@ def test_what_is_needed_serves_the_group(group: RequestGroup) -> None:
             (f, m)
             for f, m in PAIRS
             if f.name in need.functions
-            and m.name in made.models
+            and m.name in models
             and offer.class_of(f, m) == rc
             and offer.slots_of(f, m) >= need.slots
         ]
-        for rc, need in zip(sorted(only.resources), made.needs, strict=True)
+        for rc, need, models in zip(
+            sorted(only.resources), made.needs, made.need_models, strict=True
+        )
     ]
     assert all(ways)
     if only.any_of:
