@@ -1,0 +1,293 @@
+"""Look: what is there, what waits, what was done and why."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from changeover.console import complete
+from changeover.console.commands.common import Fresh, Json, Limit, open_desk
+from changeover.console.render import Output
+
+commands = typer.Typer()
+
+
+@commands.command()
+def status(*, json: Json = False) -> None:
+    """Everything at a glance."""
+    from changeover.console import show
+
+    with open_desk() as desk:
+        show.status(desk, Output(json))
+
+
+@commands.command()
+def alive(
+    role: Annotated[
+        Literal["worker", "listener", "beat"], typer.Argument(help="Which kind of process.")
+    ],
+    *,
+    json: Json = False,
+) -> None:
+    """Whether a process of this host lives; for health checks."""
+    from changeover.console import show
+
+    with open_desk() as desk:
+        show.alive(desk, Output(json), role)
+
+
+@commands.command()
+def pools(*, fresh: Fresh = False, json: Json = False) -> None:
+    """Functions: what offers them, what is free, who waits."""
+    from changeover.console import show
+
+    with open_desk() as desk:
+        show.pools(desk, Output(json), fresh=fresh)
+
+
+@commands.command()
+def devices(
+    *,
+    host: Annotated[
+        str | None, typer.Option(help="Only of this host.", autocompletion=complete.hosts)
+    ] = None,
+    function: Annotated[
+        str | None,
+        typer.Option(help="Only those that offer this.", autocompletion=complete.functions),
+    ] = None,
+    fresh: Fresh = False,
+    json: Json = False,
+) -> None:
+    """Devices: what they offer, and whether they are free."""
+    from changeover.console import show
+
+    with open_desk() as desk:
+        show.devices(desk, Output(json), host=host, function=function, fresh=fresh)
+
+
+@commands.command()
+def doctor(
+    *,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Advice on what was skipped, too.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Check everything against the running cloud and say what to change; changes nothing."""
+    from changeover.console import doctor as examined
+
+    with open_desk() as desk:
+        return examined.doctor(desk, Output(json), verbose=verbose)
+
+
+@commands.command()
+def discover(*, fresh: Fresh = False, json: Json = False) -> None:
+    """Devices that the catalog's rules found, lost, or cannot make sense of."""
+    from changeover.console import discover as found
+
+    with open_desk() as desk:
+        found.discover(desk, Output(json), fresh=fresh)
+
+
+@commands.command()
+def boots(
+    *,
+    over: Annotated[
+        bool | None, typer.Option("--over/--open", help="Only finished, or only unfinished ones.")
+    ] = None,
+    state: Annotated[str | None, typer.Option(help="Only in this state.")] = None,
+    limit: Limit = 50,
+    json: Json = False,
+) -> None:
+    """Boots that failed or were asked for, newest first."""
+    from changeover.console import show
+    from changeover.models.states import BootState
+
+    if state is not None and state not in set(BootState):
+        raise typer.BadParameter(
+            f"{state!r} is none of {', '.join(BootState)}", param_hint="--state"
+        )
+    with open_desk() as desk:
+        show.boots(desk, Output(json), over=over, state=state, limit=limit)
+
+
+@commands.command()
+def functions(
+    *,
+    allow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Lift the stop of a function whose artifact failed.",
+            autocompletion=complete.functions,
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """What devices can be programmed to do."""
+    from changeover.console import operate, show
+
+    with open_desk() as desk:
+        if allow is not None:
+            operate.allow(desk, Output(json), allow)
+        else:
+            show.functions(desk, Output(json))
+
+
+@commands.command()
+def tasks(
+    *,
+    queued: Annotated[bool, typer.Option("--queued", help="Only those not done yet.")] = False,
+    json: Json = False,
+) -> None:
+    """Operators' programming tasks."""
+    from changeover.console import show
+
+    with open_desk() as desk:
+        show.tasks(desk, Output(json), queued=queued)
+
+
+@commands.command()
+def changeovers(
+    *,
+    live: Annotated[bool, typer.Option("--live", help="Only those that hold a device.")] = False,
+    limit: Limit = 50,
+    json: Json = False,
+) -> None:
+    """Devices changed from one function to another, newest first."""
+    from changeover.console import show
+
+    with open_desk() as desk:
+        show.changeovers(desk, Output(json), live=live, limit=limit)
+
+
+@commands.command()
+def forecast(*, json: Json = False) -> None:
+    """What each function is expected to need, what is wanted free, and why."""
+    from changeover.console import forecast as forecasting
+
+    with open_desk() as desk:
+        forecasting.forecast(desk, Output(json))
+
+
+@commands.command()
+def thrash(
+    *,
+    days: Annotated[float, typer.Option(help="So many days back.", min=0.001)] = 7.0,
+    json: Json = False,
+) -> None:
+    """Programs that served nobody before they were undone."""
+    from changeover.console import forecast as forecasting
+
+    with open_desk() as desk:
+        forecasting.thrash(desk, Output(json), days=days)
+
+
+@commands.command()
+def plans(*, limit: Limit = 50, json: Json = False) -> None:
+    """Plans that wanted changeovers, newest first."""
+    from changeover.console import show
+
+    with open_desk() as desk:
+        show.plans(desk, Output(json), limit=limit)
+
+
+@commands.command()
+def audit(
+    subject: Annotated[
+        str | None,
+        typer.Argument(
+            help="A boot, device, changeover, task or plan.", autocompletion=complete.subjects
+        ),
+    ] = None,
+    *,
+    limit: Limit = 100,
+    json: Json = False,
+) -> None:
+    """What was done, by whom and why, oldest first."""
+    from changeover.console import show
+
+    with open_desk() as desk:
+        show.audit(desk, Output(json), subject, limit=limit)
+
+
+@commands.command()
+def callbacks(
+    *,
+    state: Annotated[
+        Literal["pending", "delivered", "dead"] | None, typer.Option(help="Only in this state.")
+    ] = None,
+    retry: Annotated[
+        str | None, typer.Option(metavar="ID", help="Send this one again, that was given up.")
+    ] = None,
+    retry_all: Annotated[
+        bool, typer.Option("--retry-all", help="Send all again that were given up.")
+    ] = False,
+    limit: Limit = 50,
+    json: Json = False,
+) -> None:
+    """What owners were told of their boots, newest first."""
+    from changeover.console import callbacks as telling
+
+    if retry is not None and retry_all:
+        raise typer.BadParameter("name one with --retry, or all with --retry-all: not both")
+    with open_desk() as desk:
+        if retry is not None or retry_all:
+            telling.retry(desk, Output(json), retry)
+        else:
+            telling.listing(desk, Output(json), state=state, limit=limit)
+
+
+@commands.command()
+def reservations(*, json: Json = False) -> None:
+    """Upcoming leases, what is being done for them, and why."""
+    from changeover.console import reservations as leases
+
+    with open_desk() as desk:
+        leases.listing(desk, Output(json))
+
+
+@commands.command(name="dead-letters")
+def dead_letters(
+    *,
+    replay: Annotated[
+        int | None, typer.Option(metavar="ID", help="Take this one in again.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Take all in again that were not yet.")
+    ] = False,
+    limit: Limit = 200,
+    json: Json = False,
+) -> None:
+    """Messages that could not be understood, kept."""
+    from changeover.console import replay as replaying
+    from changeover.console import show
+
+    if replay is not None and everything:
+        raise typer.BadParameter("name one with --replay, or all with --all: not both")
+    with open_desk() as desk:
+        if replay is not None or everything:
+            replaying.replay_letters(desk, Output(json), replay)
+        else:
+            show.dead_letters(desk, Output(json), limit=limit)
+
+
+@commands.command()
+def explain(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            help="A device's name, or the beginning of the id of a boot, server, changeover, "
+            "task or plan.",
+            autocompletion=complete.subjects,
+        ),
+    ],
+    *,
+    json: Json = False,
+) -> None:
+    """Why something is as it is, and what would be done now."""
+    from changeover.console import explain as explaining
+
+    with open_desk() as desk:
+        explaining.explain(desk, Output(json), subject)
