@@ -24,6 +24,7 @@ from changeover.models.flavor import (
     Wire,
 )
 from changeover.models.notification import BuildFailed
+from changeover.worker.adapters.microversions import Version
 from changeover.worker.adapters.service_http import WrongFormError, an_array, member
 from changeover.worker.ports.servers import (
     MARKER,
@@ -32,8 +33,6 @@ from changeover.worker.ports.servers import (
     Server,
     ServerStatus,
 )
-
-Version = tuple[int, int]
 
 HOST: Final[Version] = (2, 74)
 HOSTNAME: Final[Version] = (2, 90)

@@ -30,6 +30,7 @@ from changeover.models.placement import (
     ResourceRequest,
     Usage,
 )
+from changeover.worker.adapters.microversions import Microversions, Version, dotted, range_of
 from changeover.worker.adapters.service_http import (
     DETAIL_CHARACTERS,
     Answer,
@@ -77,7 +78,9 @@ class HttpPlacement:
     def __init__(self, service: HttpService) -> None:
         self._service = service
         self._lock = threading.Lock()
-        self._version: tuple[int, int] | None = None
+        self._versions = Microversions(
+            "placement", "Placement", least=LEAST, wanted=WANTED, ask=self._ask_versions
+        )
         self._names = _Names()
         self.calls: Counter[str] = Counter()
         """Requests sent, by kind; for benchmarks."""
@@ -231,10 +234,10 @@ class HttpPlacement:
         for group in sorted(request.groups, key=lambda group: group.suffix):
             if not (group.resources or group.required or group.any_of or group.forbidden):
                 continue
-            if group.any_of and self._microversion() < WANTED:
+            if group.any_of and self._versions.spoken() < WANTED:
                 raise AskOperator(
-                    f"Placement speaks microversion {_dotted(self._microversion())}: a request "
-                    f"for any of several traits needs {_dotted(WANTED)}"
+                    f"Placement speaks microversion {dotted(self._versions.spoken())}: a request "
+                    f"for any of several traits needs {dotted(WANTED)}"
                 )
             yield from _group_query(group)
             if root is not None:
@@ -350,7 +353,7 @@ class HttpPlacement:
             "user_id": user,
             "consumer_generation": None,
         }
-        if self._microversion() >= _WITH_CONSUMER_TYPE:
+        if self._versions.spoken() >= _WITH_CONSUMER_TYPE:
             body["consumer_type"] = "INSTANCE"
         answer = self._put("claim", f"/allocations/{quote(consumer)}", body)
         if answer.status == HTTPStatus.CONFLICT and _error(answer)[0] not in _STALE_CODES:
@@ -374,19 +377,8 @@ class HttpPlacement:
     def _put(self, kind: str, path: str, body: object = None) -> Answer:
         return self._send(kind, "PUT", path, body=body)
 
-    def _microversion(self) -> tuple[int, int]:
-        """What both sides speak; asked for once."""
-        if self._version is None:
-            answer = self._request("versions", "GET", "/")
-            least, most = _checked(answer).parse(_versions)
-            if most < LEAST or least > WANTED:
-                raise AskOperator(
-                    f"Placement speaks microversions {_dotted(least)} to {_dotted(most)}; "
-                    f"Changeover needs {_dotted(LEAST)} (OpenStack Train) or later, "
-                    f"best {_dotted(WANTED)}: upgrade Placement, or name another endpoint"
-                )
-            self._version = min(most, WANTED)
-        return self._version
+    def _ask_versions(self) -> tuple[Version, Version]:
+        return _checked(self._request("versions", "GET", "/")).parse(_versions)
 
     def _send(
         self,
@@ -397,8 +389,8 @@ class HttpPlacement:
         query: Sequence[tuple[str, str]] = (),
         body: object = None,
     ) -> Answer:
-        version = {"OpenStack-API-Version": f"placement {_dotted(self._microversion())}"}
-        return self._request(kind, method, path, query=query, body=body, headers=version)
+        headers = self._versions.header()
+        return self._request(kind, method, path, query=query, body=body, headers=headers)
 
     def _request(
         self,
@@ -615,25 +607,11 @@ def _capacity(uuid: str, value: Any) -> Capacity:
     )
 
 
-def _versions(value: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+def _versions(value: Any) -> tuple[Version, Version]:
     versions = an_array(member(value, "versions", "answer"), "versions")
     if not versions:
         raise WrongFormError("versions is empty")
-    return (
-        _version(member(versions[0], "min_version", "version")),
-        _version(member(versions[0], "max_version", "version")),
-    )
-
-
-def _version(value: Any) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{1,4})\.(\d{1,4})", a_text(value, "version"))
-    if match is None:
-        raise WrongFormError(f"{value!r} is no version")
-    return int(match[1]), int(match[2])
-
-
-def _dotted(version: tuple[int, int]) -> str:
-    return f"{version[0]}.{version[1]}"
+    return range_of(versions[0], "max_version")
 
 
 # --- queries ----------------------------------------------------------------------------------

@@ -32,7 +32,8 @@ from changeover.models.errors import (
 from changeover.models.notification import BuildFailed
 from changeover.policies.request import FlavorRequest, request_of_spec
 from changeover.worker.adapters import nova_wire
-from changeover.worker.adapters.nova_wire import ShownServer, Version
+from changeover.worker.adapters.microversions import Microversions, Version, range_of
+from changeover.worker.adapters.nova_wire import ShownServer
 from changeover.worker.adapters.owners import Owners
 from changeover.worker.adapters.service_http import (
     Answer,
@@ -90,7 +91,9 @@ class NovaServers:
         self._nova = nova
         self._owners = owners
         self._lock = threading.Lock()
-        self._spoken: Version | None = None
+        self._versions = Microversions(
+            "compute", "Nova", least=LEAST, wanted=WANTED, ask=self._ask_versions
+        )
         self._zones: tuple[float, Mapping[str, frozenset[str]]] = (-ZONES_KNOWN, {})
 
     @classmethod
@@ -135,7 +138,7 @@ class NovaServers:
             raise Unreachable(f"the cell of server {uuid} is down: Nova knows only that it exists")
         if status in nova_wire.GONE:
             return None
-        return answer.parse(lambda _: ShownServer(server, self._version()))
+        return answer.parse(lambda _: ShownServer(server, self._versions.spoken()))
 
     def _listed(self, uuid: str) -> ShownServer | None:
         """A server that Nova does not show by its uuid, if it is in its listing all the same.
@@ -154,7 +157,7 @@ class NovaServers:
                 "service user needs os_compute_api:servers:allow_all_filters, see "
                 "docs/openstack.md"
             )
-        return answer.parse(lambda _: ShownServer(servers[0], self._version()))
+        return answer.parse(lambda _: ShownServer(servers[0], self._versions.spoken()))
 
     def authority(self, project: str, user: str) -> Authority:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
@@ -177,11 +180,11 @@ class NovaServers:
         changed = [*there, ("changes-since", _iso(since - SKEW))]
         found: dict[str, Server] = {}
         for value, answer in self._pages("/servers/detail", tagged):
-            shown = answer.parse(lambda _: ShownServer(value, self._version()))  # noqa: B023 - called at once
+            shown = answer.parse(lambda _: ShownServer(value, self._versions.spoken()))  # noqa: B023 - called at once
             found[shown.server().uuid] = shown.server()
         for value, answer in self._pages("/servers/detail", changed):
             if nova_wire.hinted(value) == marker and value["id"] not in found:
-                shown = answer.parse(lambda _: ShownServer(value, self._version()))  # noqa: B023 - called at once
+                shown = answer.parse(lambda _: ShownServer(value, self._versions.spoken()))  # noqa: B023 - called at once
                 found[shown.server().uuid] = shown.server()
         return Listing(tuple(found.values()), complete=up and self._every_cell_answers())
 
@@ -197,7 +200,7 @@ class NovaServers:
         found: list[BuildFailed] = []
         for value, _ in self._pages("/servers/detail", query):
             try:
-                failed = ShownServer(value, self._version()).failure()
+                failed = ShownServer(value, self._versions.spoken()).failure()
             except WrongFormError as exc:  # one strange server must not hide the others
                 log.warning("nova.server_garbled", server=str(value["id"])[:64], why=str(exc))
                 continue
@@ -278,7 +281,7 @@ class NovaServers:
         in_project = self._owners.compute(project, user)
         in_project.authenticate()
         flavor = self._flavor_id(blueprint.flavor, in_project)
-        body = nova_wire.create_body(blueprint, flavor, marker, replaces, self._version())
+        body = nova_wire.create_body(blueprint, flavor, marker, replaces, self._versions.spoken())
         if time.monotonic() - began > PREPARING:
             raise Unreachable(f"no token and flavor within {PREPARING:g} s: nothing was sent")
         answer = self._call(
@@ -348,19 +351,8 @@ class NovaServers:
 
     # --- the wire ---------------------------------------------------------------------------
 
-    def _version(self) -> Version:
-        """What both sides speak; asked for once."""
-        with self._lock:
-            if self._spoken is None:
-                answer = _checked(self._nova.request("GET", "/"))
-                least, most = answer.parse(_versions)
-                if most < LEAST or least > WANTED:
-                    raise AskOperator(
-                        f"Nova speaks microversions {_dotted(least)} to {_dotted(most)}; "
-                        f"Changeover needs {_dotted(LEAST)} (OpenStack Train) or later"
-                    )
-                self._spoken = min(most, WANTED)
-            return self._spoken
+    def _ask_versions(self) -> tuple[Version, Version]:
+        return _checked(self._nova.request("GET", "/")).parse(_versions)
 
     def _call(
         self,
@@ -372,7 +364,7 @@ class NovaServers:
         service: HttpService | None = None,
         timeouts: Timeouts | None = None,
     ) -> Answer:
-        headers = {"OpenStack-API-Version": f"compute {_dotted(self._version())}"}
+        headers = self._versions.header()
         return (service or self._nova).request(
             method, path, query=query, body=body, headers=headers, timeouts=timeouts
         )
@@ -434,23 +426,8 @@ def _zones(value: Any) -> dict[str, frozenset[str]]:
 
 
 def _versions(value: Any) -> tuple[Version, Version]:
-    version = member(value, "version", "answer")
-    return (
-        _dots(member(version, "min_version", "version")),
-        _dots(member(version, "version", "version")),
-    )
+    return range_of(member(value, "version", "answer"), "version")
 
 
 def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(max(0.0, seconds), UTC).isoformat()
-
-
-def _dots(value: Any) -> Version:
-    match = re.fullmatch(r"(\d{1,4})\.(\d{1,4})", a_text(value, "version"))
-    if match is None:
-        raise WrongFormError("version is no microversion")
-    return int(match[1]), int(match[2])
-
-
-def _dotted(version: Version) -> str:
-    return f"{version[0]}.{version[1]}"

@@ -15,6 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 from changeover.models.errors import ChangeoverError
+from changeover.worker.adapters.microversions import dotted
 from changeover.worker.doctor.check import Check, fail, ok, skipped, some, warn
 from changeover.worker.doctor.own import MOST_SKEW, clock
 from changeover.worker.doctor.site import Answer, Api, NothingToLookAtError, Site
@@ -224,13 +225,13 @@ def _microversion(
     lacks: str = "",
 ) -> Check:
     lowest, highest = answer.parse(_versions)
-    facts = {"least": _dotted(lowest), "most": _dotted(highest)}
+    facts = {"least": dotted(lowest), "most": dotted(highest)}
     said = f"{who} speaks microversions {facts['least']} to {facts['most']}"
     if highest < least or lowest > wanted:
-        return fail(name, said, f"{_dotted(least)} or later is needed: upgrade {who}", **facts)
+        return fail(name, said, f"{dotted(least)} or later is needed: upgrade {who}", **facts)
     if highest < wanted:
         return warn(
-            name, said, f"all is possible from {_dotted(wanted)} on: upgrade {who}{lacks}", **facts
+            name, said, f"all is possible from {dotted(wanted)} on: upgrade {who}{lacks}", **facts
         )
     return ok(name, said, **facts)
 
@@ -246,10 +247,6 @@ def _versions(value: Any) -> tuple[tuple[int, int], tuple[int, int]]:
 def _number(dotted: str) -> tuple[int, int]:
     major, _, minor = dotted.partition(".")
     return int(major), int(minor)
-
-
-def _dotted(version: tuple[int, int]) -> str:
-    return f"{version[0]}.{version[1]}"
 
 
 def _allowed(name: str, who: str, what: str, answer: Answer, needed: str) -> Check:
