@@ -28,7 +28,7 @@ WIDTH: Final = 16
 SMALL: Final = 400
 """Up to this many devices, ``WIDTH`` are compared; on larger clouds, the first that fits."""
 
-EFFORT: Final = 12_000
+EFFORT: Final = 5_000
 """How many devices the local search may look at."""
 
 
