@@ -8,7 +8,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 BENCHES = ("reaction", "intake", "memory", "refresh", "planner", "backtest")
-LONG = ("forecasts", "limits")
+LONG = ("forecasts", "limits", "ranking")
 """Only when named."""
 
 
