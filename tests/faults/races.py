@@ -39,8 +39,9 @@ from faults.checker import (
 )
 from faults.table import Row
 
+from changeover.models.catalog import Catalog, Device, Function
 from changeover.models.changeover import Changeover
-from changeover.models.errors import ChangeoverError
+from changeover.models.errors import ChangeoverError, Stale
 from changeover.models.placement import Inventory
 from changeover.models.reasons import Reason
 from changeover.models.states import CHANGEOVER_MOVING, ChangeoverState
@@ -51,6 +52,7 @@ from changeover.worker.carry_out import CarryOut
 from changeover.worker.catalog_file import load_catalog_file
 from changeover.worker.embedded.placement_service import start_placement
 from changeover.worker.migrate import upgrade
+from changeover.worker.ports.programmer import Entitled, Outcome, ProgramResult, always
 from changeover.worker.refresh import sync_catalog
 from changeover.worker.settings import Settings
 from changeover.worker.simulator.cards import Behaviour, SimulatedCards
@@ -210,6 +212,29 @@ class NoServers:
         return True
 
 
+class ReportedDriver(SimulatedDriver):
+    """As of cards that are Cyborg's: it tells Placement itself what it has programmed."""
+
+    def __init__(self, cards: SimulatedCards, catalog: Catalog, placement: HttpPlacement) -> None:
+        super().__init__(cards, catalog)
+        self._placement = placement
+
+    def program(
+        self, device: Device, function: Function, token: str, entitled: Entitled = always
+    ) -> ProgramResult:
+        result = super().program(device, function, token, entitled)
+        if result.outcome is Outcome.PROGRAMMED:
+            self._report(device.provider, [*function.traits, "CUSTOM_RACE_CARD"])
+        return result
+
+    def _report(self, provider: str, traits: Sequence[str]) -> None:
+        while True:
+            with contextlib.suppress(Stale):
+                generation = self._placement.state(provider).generation
+                self._placement.put_traits(provider, generation, traits)
+                return
+
+
 @dataclass
 class Course:
     """A pair's own Placement and fleet, with everything to race on it."""
@@ -352,11 +377,14 @@ def course(
         upgrade(database.url)
         allocators = Allocators(service.port)
         ambush = Ambushed(placement, allocators, 2, seed)
+        driver = SimulatedDriver(cards, catalog)
+        if pair.fence == "reserved":
+            driver = ReportedDriver(cards, catalog, placement)
         world = World(
             database=database,
             placement=ambush,
             servers=NoServers(),  # type: ignore[arg-type]  # the steps ask it for hosts only
-            programmers={"cards": SimulatedDriver(cards, catalog)},
+            programmers={"cards": driver},
             clock=SystemClock(),
             catalog=catalog,
             settings=Settings(
