@@ -71,7 +71,7 @@ def run(home: Path, *, boots: int, patience: float, seed: int = 8, **settings: A
             time.sleep(1.0)
             rig.weigh()
             with contextlib.suppress(ChangeoverError):
-                if rig.quiet(1.0):
+                if rig.quiet(3.0):
                     break
         stopping.set()
         users.join()
