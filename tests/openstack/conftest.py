@@ -20,6 +20,7 @@ import pytest
 from harness import judge
 from harness.client import Cards, Changeover, Cloud, eventually
 from harness.deployment import deployed
+from harness.identity import give_trust
 from harness.install import FOLDER, TREE
 from harness.providers import Providers
 from harness.servers import Servers, sweep
@@ -116,18 +117,7 @@ def cards(cloud: Cloud, admin: Connection) -> Cards:
 @pytest.fixture(scope="session")
 def trust(alice: Connection, poolmgr: Connection) -> str:
     """Alice trusts Changeover to boot servers in her name; the trust's id."""
-    body = {
-        "trust": {
-            "trustor_user_id": alice.current_user_id,
-            "trustee_user_id": poolmgr.current_user_id,
-            "project_id": alice.current_project_id,
-            "impersonation": True,
-            "roles": [{"name": "member"}],
-        }
-    }
-    answer = alice.identity.post("/OS-TRUST/trusts", json=body)
-    assert answer.ok, answer.text
-    return str(answer.json()["trust"]["id"])
+    return give_trust(alice, poolmgr)
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,13 @@ import base64
 import os
 import time
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from harness.client import COMPUTE, Cloud, eventually
+from harness.identity import give_trust
 from harness.servers import Servers as Booted
 from openstack.connection import Connection
 
@@ -125,6 +127,16 @@ def _active(nova: NovaServers, uuid: str) -> Server | None:
     assert found is not None
     assert found.status is not ServerStatus.ERROR, found.fault
     return found if found.status is ServerStatus.ACTIVE else None
+
+
+def test_a_trust_that_was_made_for_a_request_is_taken_back(
+    nova: NovaServers, alice: Connection, poolmgr: Connection
+) -> None:
+    trust = give_trust(alice, poolmgr)
+    assert alice.identity.get(f"/OS-TRUST/trusts/{trust}").ok
+    nova.withdraw(trust)
+    assert alice.identity.get(f"/OS-TRUST/trusts/{trust}").status_code == HTTPStatus.NOT_FOUND
+    nova.withdraw(trust)
 
 
 def test_without_a_trust_the_role_serves_and_the_key_does_not(

@@ -72,6 +72,20 @@ def connect(place: Place, user: str = "admin") -> Connection:
     )
 
 
+def give_trust(trustor: Connection, trustee: Connection) -> str:
+    """Let the one's servers be booted by the other in her name; the trust's id."""
+    trust = {
+        "trustor_user_id": trustor.current_user_id,
+        "trustee_user_id": trustee.current_user_id,
+        "project_id": trustor.current_project_id,
+        "impersonation": True,
+        "roles": [{"name": "member"}],
+    }
+    answer = trustor.identity.post("/OS-TRUST/trusts", json={"trust": trust})
+    assert answer.ok, answer.text
+    return str(answer.json()["trust"]["id"])
+
+
 def fill(place: Place) -> None:
     """Roles, projects, users and the endpoints of all services."""
     keystone = connect(place).identity
