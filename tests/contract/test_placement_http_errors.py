@@ -229,7 +229,7 @@ def test_turned_away(server: Placement, placement: HttpPlacement, name: str, sta
 
 @pytest.mark.parametrize("name", CALLS)
 def test_refused_connection(server: Placement, placement: HttpPlacement, name: str) -> None:
-    placement._microversion()
+    placement._versions.spoken()
     server.close()
     server.close = lambda: None  # type: ignore[method-assign]  # closed already
     placement.close()
