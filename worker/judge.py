@@ -6,6 +6,7 @@ together in the next round: no fixed batch window, and no plan made on half of w
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,6 +44,9 @@ log = structlog.get_logger(__name__)
 
 _Change = tuple[str, str]
 """A device's provider and the function that it is to get."""
+
+_Wait = tuple[Reason, float]
+"""Why a boot goes on waiting, and when it is looked at again."""
 
 LEASE = "planner"
 MAX_ROUNDS = 100
@@ -182,9 +186,17 @@ def _apply(world: World, gathered: Gathered, plan: Plan) -> None:
             tx.plans.started(plan_id, started)
         if ended or tx.boots.woken_since(gathered.inputs.now):
             decision = replace(decision, outdated=True)
+        waits: dict[tuple[str, float, int], tuple[Reason, list[str]]] = {}
         for judgement in gathered.judged:
             for boot in judgement.boots:
-                _answer_boot(world, tx, decision, judgement, boot, coming, now)
+                wait = _answer_boot(world, tx, decision, judgement, boot, coming, now)
+                if wait is not None:
+                    reason, wake_at = wait
+                    alike = json.dumps(reason.as_json(), sort_keys=True), wake_at, boot.attempt
+                    waits.setdefault(alike, (reason, []))[1].append(boot.id)
+        # Together: in a storm thousands go on waiting, and nobody else can write meanwhile.
+        for (_, wake_at, attempt), (reason, ids) in waits.items():
+            tx.boots.wait_on(ids, attempt, reason, wake_at, now)
         _answer_tasks(tx, decision, coming, now)
         there = {p.device: p.device in coming or _is_free(decision, p) for p in plan.promises}
         answer_leases(world, tx, plan.promises, there, decision.unmet, now)
@@ -290,7 +302,8 @@ def _answer_boot(
     boot: Boot,
     coming: Mapping[str, str],
     now: float,
-) -> None:
+) -> _Wait | None:
+    """Decide; why and until when it waits, if it has waited and goes on waiting."""
     promises = decision.by_subject.get(boot.id, ())
     try:
         if boot.id in judgement.elsewhere:
@@ -299,10 +312,11 @@ def _answer_boot(
         elif promises and all(p.device in coming or _is_free(decision, p) for p in promises):
             _promise(tx, boot, promises, coming, now)
         else:
-            _wait_or_decline(world, tx, decision, judgement, boot, now)
+            return _wait_or_decline(world, tx, decision, judgement, boot, now)
     except Reread as exc:
         # Its owner deleted it, or an operator cancelled it, while it was judged.
         log.info("judge.boot_moved", boot=boot.id, why=exc.message)
+    return None
 
 
 def _is_free(decision: _Decision, promise: Promise) -> bool:
@@ -337,42 +351,36 @@ def _ready(tx: Tx, boot: Boot, promises: Sequence[BootPromise], now: float, reas
 
 def _wait_or_decline(
     world: World, tx: Tx, decision: _Decision, judgement: Judged, boot: Boot, now: float
-) -> None:
+) -> _Wait | None:
     nobody = judgement.understanding.nobody
+    wake_at = _next_look(world, boot, now)
     if judgement.later is not None:
-        tx.boots.move(
-            boot,
-            BootState.WAITING,
-            now,
-            reason=judgement.later,
-            wake_at=_next_look(world, boot, now),
-        )
-        return
-    if nobody is not None:
+        reason = judgement.later
+    elif nobody is not None:
         tx.boots.move(boot, BootState.DECLINED, now, reason=nobody)
-        return
+        return None
+    else:
+        reason = _why_waiting(decision, judgement, boot)
+        wake_at = now if decision.outdated else wake_at
+    if boot.state is BootState.WAITING:
+        return reason, wake_at
+    tx.boots.move(boot, BootState.WAITING, now, reason=reason, wake_at=wake_at)
+    return None
+
+
+def _why_waiting(decision: _Decision, judgement: Judged, boot: Boot) -> Reason:
     if decision.gathered.paused is not None:
-        reason = Reason("plan.paused", f"paused by an operator: {decision.gathered.paused}")
-    elif any(
-        p.device in {i.device for i in decision.held_back}
-        for p in decision.by_subject.get(boot.id, ())
-    ):
-        reason = Reason(
+        return Reason("plan.paused", f"paused by an operator: {decision.gathered.paused}")
+    held_back = {intent.device for intent in decision.held_back}
+    if any(p.device in held_back for p in decision.by_subject.get(boot.id, ())):
+        return Reason(
             "plan.not_acting",
             f"plan {decision.plan_id} would help, but its pool's mode is not to act by itself: "
             f"`changeover plan approve {decision.plan_id}`",
             {"plan": decision.plan_id},
         )
-    else:
-        reason = decision.unmet.get(
-            judgement.key, Reason("boot.no_gain", "no changeover is worth its cost now")
-        )
-    tx.boots.move(
-        boot,
-        BootState.WAITING,
-        now,
-        reason=reason,
-        wake_at=now if decision.outdated else _next_look(world, boot, now),
+    return decision.unmet.get(
+        judgement.key, Reason("boot.no_gain", "no changeover is worth its cost now")
     )
 
 

@@ -27,6 +27,9 @@ from changeover.worker.store.session import Session, columns_of
 
 _TABLE = cast("Table", BootRow.__table__)
 
+IDS_AT_ONCE = 500
+"""Ids in one statement at most."""
+
 WOKEN = "woken"
 """The switch that notes when waiting boots were woken last."""
 
@@ -206,6 +209,22 @@ class Boots:
         if over:
             Callbacks(self.session).tell(moved, now)
         return moved
+
+    def wait_on(
+        self, ids: Sequence[str], attempt: int, reason: Reason, wake_at: float, now: float
+    ) -> None:
+        """Note why boots go on waiting after that many attempts; those that moved on are left."""
+        for start in range(0, len(ids), IDS_AT_ONCE):
+            self.session.connection.execute(
+                update(BootRow)
+                .where(
+                    BootRow.id.in_(ids[start : start + IDS_AT_ONCE]),
+                    BootRow.state == BootState.WAITING,
+                    BootRow.attempt == attempt,
+                    or_(BootRow.lease_owner.is_(None), BootRow.lease_until < now),
+                )
+                .values(reason=reason, wake_at=wake_at)
+            )
 
     def created(self, boot: Boot, successor: str, now: float, reason: Reason) -> Boot | None:
         """The boot's current attempt made ``successor``; ``None`` if that, or another, is known.
