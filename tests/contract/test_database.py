@@ -882,6 +882,22 @@ def test_waking(database: Database) -> None:
         assert tx.boots.counts() == {_B.WAITING: 2, _B.BUILDING: 1, _B.EXPIRED: 1}
 
 
+def test_many_go_on_waiting_together_except_those_that_moved_on(database: Database) -> None:
+    waiting = [boot(state=BootState.WAITING) for _ in range(1001)]
+    tried = boot(state=BootState.WAITING, attempt=1)
+    leased = boot(state=BootState.WAITING, lease_owner="w", lease_until=NOW + 5.0)
+    gone = boot(state=BootState.CANCELLED)
+    all_of_them = [*waiting, tried, leased, gone]
+    reason = Reason("boot.no_gain", "nothing helps")
+    store(database, *all_of_them)
+    with database.write() as tx:
+        tx.boots.wait_on([b.id for b in all_of_them], 0, reason, NOW + 30.0, NOW)
+    with database.read() as tx:
+        assert [tx.boots.get(b.id) for b in (tried, leased, gone)] == [tried, leased, gone]
+        told = [tx.boots.get(b.id) for b in waiting]
+    assert told == [replace(b, reason=reason, wake_at=NOW + 30.0) for b in waiting]
+
+
 def test_the_oldest_failure_comes_first(database: Database) -> None:
     boots = [boot(failed_at=NOW - age, received_at=NOW + age) for age in (5, 50, 20)]
     store(database, *boots)
