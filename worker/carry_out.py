@@ -940,13 +940,7 @@ class CarryOut:
         written since, or makes this write's generation its own reading. Asked before reading, a
         worker that was paused in between would write over what the other has published.
         """
-        with self.world.database.read() as tx:
-            now = tx.changeovers.get(job.changeover.id)
-        if (
-            now is None
-            or now.state is not job.changeover.state
-            or now.lease_owner != job.changeover.lease_owner
-        ):
+        if self._as_left(job.changeover).state is not job.changeover.state:
             raise Reread(f"changeover {job.changeover.id} was taken over by another worker")
 
     def _stop_if_cancelled(self, job: Job) -> None:

@@ -220,8 +220,7 @@ class Intake:
         known = tx.boots.of_server(failed.server)
         if known is not None:
             if known.successor == failed.server and known.state not in BOOT_OVER:
-                tx.boots.hurry(known.id, now)
-                tx.hints.add(REBOOT, known.id, queue=BOOT_QUEUE, now=now)
+                self._hurry(tx, known.id, now)
                 return Accepted("successor_failed", known.id)
             return Accepted("known", known.id)
         boot = self._boot(failed)
@@ -325,7 +324,7 @@ class Intake:
             boot = self._unanswered(tx, deleted, now)
             outcome = "woke" if boot is None else "successor_deleted"
         # Most servers go while nobody waits for what they had: no round is made for these.
-        if tx.boots.wake(now) or tx.tasks.all(queued_only=True):
+        if tx.boots.wake(now) or tx.tasks.all(queued_only=True, limit=1):
             tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)
         return Accepted(outcome, None if boot is None else boot.id)
 
@@ -338,17 +337,20 @@ class Intake:
         reason = Reason("boot.building", f"was created again as {deleted.server}, now deleted")
         made = tx.boots.created(boot, deleted.server, now, reason)
         if made is not None:
-            tx.boots.hurry(made.id, now)
-            tx.hints.add(REBOOT, made.id, queue=BOOT_QUEUE, now=now)
+            self._hurry(tx, made.id, now)
         return made
+
+    def _hurry(self, tx: Tx, boot_id: str, now: float) -> None:
+        """Something happened to a boot that is being created: whoever watches it looks now."""
+        tx.boots.hurry(boot_id, now)
+        tx.hints.add(REBOOT, boot_id, queue=BOOT_QUEUE, now=now)
 
     def _cancel(self, tx: Tx, boot: Boot, now: float) -> None:
         """The owner has given the server up; unless a create is at work, nothing is to be done."""
         reason = Reason("boot.owner_deleted", "its owner deleted the failed server")
         try:
             if boot.state in {BootState.CREATING, BootState.BUILDING}:
-                tx.boots.hurry(boot.id, now)
-                tx.hints.add(REBOOT, boot.id, queue=BOOT_QUEUE, now=now)
+                self._hurry(tx, boot.id, now)
             else:
                 cancel_boot(tx, boot, reason, now)
         except Reread:
@@ -368,9 +370,7 @@ class Intake:
             return Accepted("demand")
         if boot is None or boot.successor != created.server or boot.state in BOOT_OVER:
             return Accepted("ignored", reason="a server that Changeover has nothing to do with")
-        now = self.clock.now()
-        tx.boots.hurry(boot.id, now)
-        tx.hints.add(REBOOT, boot.id, queue=BOOT_QUEUE, now=now)
+        self._hurry(tx, boot.id, self.clock.now())
         return Accepted("successor_built", boot.id)
 
     def _dead_letter(self, tx: Tx, body: bytes | str, reason: str, source: str) -> Accepted:

@@ -189,9 +189,14 @@ def _fault_awaited(world: World, boot: Boot, server: Server) -> Boot | None:
     if now >= since + FAULT_SECONDS:
         return None
     text = f"{server.uuid} is in ERROR, and Nova does not say why yet"
+    reason = Reason(FAULT_AWAITED, text, {"since": since})
+    return _look_again(world, boot, now + WATCH_SECONDS, reason)
+
+
+def _look_again(world: World, boot: Boot, due: float, reason: Reason) -> Boot:
     with world.database.write() as tx:
-        due = now + WATCH_SECONDS
-        boot = tx.boots.postpone(boot, due, Reason(FAULT_AWAITED, text, {"since": since}))
+        boot = tx.boots.postpone(boot, due, reason)
+        now = world.clock.now()
         tx.hints.add(REBOOT, boot.id, queue=BOOT_QUEUE, now=now, due_at=due)
     return boot
 
@@ -272,12 +277,8 @@ def _creating(world: World, boot: Boot) -> Boot:
             "the create call was not answered; it is being looked for by its marker",
             {"marker": boot.marker, "complete_listing": listing.complete},
         )
-        with world.database.write() as tx:
-            due = max(safe_at, now) if listing.complete else now + WATCH_SECONDS
-            due = min(due, now + WATCH_SECONDS)
-            boot = tx.boots.postpone(boot, due, reason)
-            tx.hints.add(REBOOT, boot.id, queue=BOOT_QUEUE, now=now, due_at=due)
-        return boot
+        due = max(safe_at, now) if listing.complete else now + WATCH_SECONDS
+        return _look_again(world, boot, min(due, now + WATCH_SECONDS), reason)
     return _failed_again(world, boot, Reason("boot.create_lost", "the create call came to nothing"))
 
 
@@ -418,11 +419,7 @@ def _building(world: World, boot: Boot) -> Boot:
         said = server.fault[:300] or "Nova does not say why"
         reason = Reason("boot.failed_again", f"the successor failed: {said}")
         return _failed_again(world, boot, reason)
-    with world.database.write() as tx:
-        due = now + WATCH_SECONDS
-        boot = tx.boots.postpone(boot, due, boot.reason)
-        tx.hints.add(REBOOT, boot.id, queue=BOOT_QUEUE, now=now, due_at=due)
-    return boot
+    return _look_again(world, boot, now + WATCH_SECONDS, boot.reason)
 
 
 def _unwanted(world: World, boot: Boot, failed: str, building: Server) -> Boot | None:

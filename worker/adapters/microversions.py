@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,7 @@ Version = tuple[int, int]
 
 
 class Microversions:
-    """The newest that both sides speak, asked for once. Safe to call from several threads at once.
+    """The newest that both sides speak, asked for until it is known; threads may ask at once.
 
     ``service_type`` names the service in headers and ``name`` in messages; ``least`` is what is
     needed and ``wanted`` the newest that is known here. ``ask`` gets the range that the service
@@ -35,22 +34,21 @@ class Microversions:
         self._least = least
         self._wanted = wanted
         self._ask = ask
-        self._lock = threading.Lock()
         self._spoken: Version | None = None
 
     def spoken(self) -> Version:
         """What both speak. Raises :class:`AskOperator` if there is none."""
-        with self._lock:
-            if self._spoken is None:
-                least, most = self._ask()
-                if most < self._least or least > self._wanted:
-                    raise AskOperator(
-                        f"{self._name} speaks microversions {dotted(least)} to {dotted(most)}; "
-                        f"Changeover needs {dotted(self._least)} (OpenStack Train) or later, best "
-                        f"{dotted(self._wanted)}: upgrade {self._name}, or name another endpoint"
-                    )
-                self._spoken = min(most, self._wanted)
-            return self._spoken
+        # Without a lock: behind one, all threads would wait for a silent service in turn.
+        if self._spoken is None:
+            least, most = self._ask()
+            if most < self._least or least > self._wanted:
+                raise AskOperator(
+                    f"{self._name} speaks microversions {dotted(least)} to {dotted(most)}; "
+                    f"Changeover needs {dotted(self._least)} (OpenStack Train) or later, best "
+                    f"{dotted(self._wanted)}: upgrade {self._name}, or name another endpoint"
+                )
+            self._spoken = min(most, self._wanted)
+        return self._spoken
 
     def header(self) -> dict[str, str]:
         """The header by which a call is made in that version."""

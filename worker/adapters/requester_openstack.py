@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from changeover.models.errors import AskOperator, Invalid, NotFound, Refuse
 from changeover.models.flavor import Flavor, Image, ImageProperties
+from changeover.worker.adapters.owners import take_back
 from changeover.worker.adapters.service_http import (
     Answer,
     HttpService,
@@ -117,9 +118,7 @@ class OpenStackRequester:
 
     def withdraw(self, trust: str) -> None:
         """See :class:`~changeover.worker.ports.requester.Requester`."""
-        answer = self._keystone.request("DELETE", f"/OS-TRUST/trusts/{quote(trust, safe='')}")
-        if not answer.ok and answer.status != HTTPStatus.NOT_FOUND:
-            raise failure(answer)
+        take_back(self._keystone, trust)
 
     def _service(self, name: str, kind: str, *, version: str | None = None) -> HttpService:
         return HttpService.of_region(

@@ -138,7 +138,7 @@ class NovaServers:
             raise Unreachable(f"the cell of server {uuid} is down: Nova knows only that it exists")
         if status in nova_wire.GONE:
             return None
-        return answer.parse(lambda _: ShownServer(server, self._versions.spoken()))
+        return self._read(server, answer)
 
     def _listed(self, uuid: str) -> ShownServer | None:
         """A server that Nova does not show by its uuid, if it is in its listing all the same.
@@ -157,7 +157,11 @@ class NovaServers:
                 "service user needs os_compute_api:servers:allow_all_filters, see "
                 "docs/openstack.md"
             )
-        return answer.parse(lambda _: ShownServer(servers[0], self._versions.spoken()))
+        return self._read(servers[0], answer)
+
+    def _read(self, value: Any, answer: Answer) -> ShownServer:
+        """A server of an answer. Raises :class:`Garbled` if it has not its form."""
+        return answer.parse(lambda _: ShownServer(value, self._versions.spoken()))
 
     def authority(self, project: str, user: str) -> Authority:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
@@ -180,12 +184,10 @@ class NovaServers:
         changed = [*there, ("changes-since", _iso(since - SKEW))]
         found: dict[str, Server] = {}
         for value, answer in self._pages("/servers/detail", tagged):
-            shown = answer.parse(lambda _: ShownServer(value, self._versions.spoken()))  # noqa: B023 - called at once
-            found[shown.server().uuid] = shown.server()
+            found[value["id"]] = self._read(value, answer).server()
         for value, answer in self._pages("/servers/detail", changed):
             if nova_wire.hinted(value) == marker and value["id"] not in found:
-                shown = answer.parse(lambda _: ShownServer(value, self._versions.spoken()))  # noqa: B023 - called at once
-                found[shown.server().uuid] = shown.server()
+                found[value["id"]] = self._read(value, answer).server()
         return Listing(tuple(found.values()), complete=up and self._every_cell_answers())
 
     def failed_since(self, since: float) -> list[BuildFailed]:
