@@ -3,12 +3,14 @@
 The greedy choice never looks back: a device that two functions fit may have gone to the one that
 had others. Each try ejects a few units, serves what was ejected and what waits again, overlooking
 some devices at random, and is kept unless the score is worse: ways to a better choice often lead
-over equal ones. Tries are drawn from a seeded generator and limited by counted work, never by a
-clock: equal inputs give equal plans on any machine.
+over equal ones, or a little below. The best one is what remains. Tries are drawn from a seeded
+generator and limited by counted work, never by a clock: equal inputs give equal plans on any
+machine.
 """
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable
 from random import Random
 from typing import Final
@@ -25,11 +27,20 @@ COMPETITORS: Final = 6
 SEATS: Final = 3
 """How many units may change places so that one more is served."""
 
-EACH: Final = 40
+EACH: Final = 100
 """How many looks a device and a function that it could have are worth at most."""
 
-STALL: Final = 2
+STALL: Final = 3
 """A search stops when this part of its work brought nothing."""
+
+HASTY: Final = 0.15
+"""How often a try programs before it uses slots that are there, which may be wanted elsewhere."""
+
+LENIENT: Final = 0.1
+"""How far below the best score a search may walk on, at first; in units of score."""
+
+SETTLED: Final = 0.5
+"""How often what lost its device is left to find another by itself."""
 
 Affected = dict[int, Want]
 """The wants, by number, that a try took something from or lets compete."""
@@ -45,14 +56,17 @@ class Improver:
         self.problem = problem
         self.wants = wants
         self.rng = Random(problem.inputs.seed)  # noqa: S311 - repeatable tries, no secret
+        self.gangs = [want for want in wants if want.gang]
+        self.singles = [want for want in wants if not want.gang]
         # Gathering costs little where no gang waits, and is what large gaps to the optimum lack.
-        self.moves: tuple[tuple[Callable[[Affected], bool], float], ...] = (
-            (self._turn, 0.15),
-            (self._gather, 0.65),
-            (self._claim, 0.08),
-            (self._drop, 0.04),
-            (self._ruin, 0.08),
+        self.moves: tuple[Callable[[Affected], bool], ...] = (
+            self._gather,
+            self._turn,
+            self._claim,
+            self._ruin,
+            self._drop,
         )
+        self.shares = (0.65, 0.80, 0.88, 0.96, 1.0)
         self.by_function: dict[int, list[Want]] = {}
         for want in wants:
             for functions, _ in want.needs:
@@ -69,10 +83,13 @@ class Improver:
         for i, offer in enumerate(problem.offer):
             if offer in self.suppliers and problem.free[i]:
                 self.suppliers[offer].append(i)
-        self.takers: dict[int, list[int]] = {}
+        self.holders: dict[int, list[int]] = {}
+        for i in self.turnable:
+            if problem.offer[i] in self.suppliers and problem.free[i]:
+                self.holders.setdefault(problem.offer[i], []).append(i)
         for i, function in self.pairs:
             self.suppliers[function].append(i)
-            self.takers.setdefault(function, []).append(i)
+            self.holders.setdefault(function, []).append(i)
 
     def run(self, work: int) -> None:
         """Try changes until ``work`` devices were looked at, or a share of it brought nothing."""
@@ -80,46 +97,67 @@ class Improver:
         work = min(work, EACH * len(self.pairs))
         if not self.pairs:
             return
+        # The log reaches back to the best choice, which is what remains in the end.
         state.log = []
         server.blink = self.rng
         server.relist()
-        moves, shares = zip(*self.moves, strict=True)
-        best = state.score
-        end = server.work + work
-        patience = server.work + work // STALL
-        while server.work < min(end, patience):
+        moves, shares, draw = self.moves, self.shares, self.rng.random
+        best, urgent = state.score, state.urgent
+        low = any(want.low for want in self.wants)
+        start = server.work
+        patience = start + work // STALL
+        while server.work < min(start + work, patience):
             server.work += 1
-            score, urgent = state.score, state.urgent
-            state.log.clear()
+            mark, score = len(state.log), state.score
             affected: Affected = {}
-            (move,) = self.rng.choices(moves, shares)
-            if move(affected):
+            if moves[bisect(shares, draw())](affected):
                 wants = list(affected.values())
+                if draw() < HASTY:
+                    program(server, wants)
                 use_free(server, wants)
                 self._reseat_all(wants)
                 program(server, wants)
-            if state.score < score - EPSILON or state.urgent < urgent - EPSILON:
-                state.undo(0)
+            floor = best - LENIENT * (1 - (server.work - start) / work)
+            if state.score < min(score, floor) - EPSILON or (
+                low and state.urgent < urgent - EPSILON
+            ):
+                state.undo(mark)
             elif state.score > best + EPSILON:
                 best = state.score
+                state.log.clear()
                 patience = server.work + work // STALL
+        state.undo(0)
         server.blink = None
         state.log = None
 
     # Moves. Each says whether it changed anything.
 
     def _turn(self, affected: Affected) -> bool:
-        """Give one device another function that is waited for, whatever it does now."""
-        rng, state, host = self.rng, self.state, self.problem.host
-        unmet = [want for want in self.wants if not want.gang and state.waiting(want) > 0]
+        """Give a device to a unit that waits, whatever it does now; who lost it may do the same."""
+        unmet = self._unmet(self.singles)
         if not unmet:
             return False
-        want = rng.choice(unmet)
+        want = self.rng.choice(unmet)
+        turned = False
+        for _ in range(SEATS):
+            if not self._seat(want, affected):
+                break
+            turned = True
+            lost = [w for w in self._unmet(list(affected.values())) if not w.gang and w is not want]
+            if not lost or self.rng.random() < SETTLED:
+                break
+            want = self.rng.choice(lost)
+        return turned
+
+    def _seat(self, want: Want, affected: Affected) -> bool:
+        """Give one device to ``want``: by another function, or by the one that it had."""
+        rng, state, problem = self.rng, self.state, self.problem
+        host = problem.host
         function = rng.choice(want.functions)
         places = [
             i
-            for i in self.takers.get(function, ())
-            if state.target[i] != function
+            for i in self.holders.get(function, ())
+            if state.offer[i] != function
             and (want.named is None or i in want.named)
             and state.room_at(want, host[i]) > 0
         ]
@@ -127,6 +165,11 @@ class Improver:
             return False
         i = rng.choice(places)
         self._eject(i, affected)
+        slots = 0 if want.whole else want.slots
+        if problem.offer[i] == function:
+            if state.left[i] >= slots and state.waiting(want) and state.room_at(want, host[i]) > 0:
+                state.grant(Grant(want, host[i], ((i, function, slots),)))
+            return True
         self._make_way(i, function, affected)
         if state.allowed(i, function):
             state.program(i, function)
@@ -136,7 +179,7 @@ class Improver:
     def _claim(self, affected: Affected) -> bool:
         """Give slots that others use to a unit that waits; the others may find another place."""
         rng, state, host = self.rng, self.state, self.problem.host
-        unmet = [want for want in self.wants if state.waiting(want) > 0]
+        unmet = self._unmet(self.wants)
         if not unmet:
             return False
         want = rng.choice(unmet)
@@ -166,13 +209,14 @@ class Improver:
 
     def _gather(self, affected: Affected) -> bool:
         """Clear devices of one host for a gang that waits; a gang that had them may do the same."""
-        gangs = [want for want in self.wants if want.gang and self.state.waiting(want) > 0]
+        gangs = self._unmet(self.gangs)
         if not gangs:
             return False
         want = self.rng.choice(gangs)
+        mark = len(self.state.log or ())
         for _ in range(SEATS):
             if not self._settle(want, affected):
-                self.state.undo(0)
+                self.state.undo(mark)
                 return False
             gangs = [w for w in affected.values() if w.gang and w is not want]
             gangs = [w for w in gangs if self.state.waiting(w) > 0]
@@ -278,6 +322,10 @@ class Improver:
                     state.revoke(mine)
                     state.grant(grant)
         return False
+
+    def _unmet(self, wants: list[Want]) -> list[Want]:
+        served = self.state.served
+        return [want for want in wants if len(served[want.number]) < want.units]
 
     # Taking back.
 

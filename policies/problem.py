@@ -31,7 +31,8 @@ class Want:
     ``needs`` are (functions, slots), ``only`` the devices that each need is tied to (``None``:
     any), ``apart`` forbids two needs on one device. ``value[k]`` is what k served units are worth,
     ``slots`` what a unit takes in all (of a whole device: one), ``functions`` those of the first
-    need. ``hosts`` are in the order of their numbers; ``places`` counts those without devices too.
+    need; a ``gang`` has several. ``hosts`` are in the order of their numbers; ``places`` counts
+    those without devices too.
     """
 
     number: int
@@ -50,11 +51,7 @@ class Want:
     preferred: frozenset[str]
     functions: tuple[int, ...]
     slots: int
-
-    @property
-    def gang(self) -> bool:
-        """Whether a unit has several needs."""
-        return len(self.needs) > 1
+    gang: bool
 
     def density(self, served: int) -> tuple[float, int, int]:
         """Where the next unit stands: by the weight of a slot, then the harder to place first."""
@@ -294,5 +291,6 @@ def _wants(problem: Problem, number: dict[str, int]) -> None:
                 preferred=demand.preferred,
                 functions=needs[0][0] if needs else (),
                 slots=1 if demand.whole_devices else sum(slots for _, slots in needs) or 1,
+                gang=len(needs) > 1,
             )
         )
