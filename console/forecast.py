@@ -100,7 +100,7 @@ def _why(prospect: Prospect, mode: str, *, young: bool, enough: bool) -> str:
         return "nothing: hardly any boot would be lost"
     if enough:
         return "enough is free"
-    return f"{prospect.lost_a_day:.2f} slots a day would be asked for in vain; mode {mode}"
+    return f"{prospect.lost_a_day:.2f} boots a day would fail without; mode {mode}"
 
 
 def thrash(desk: Desk, out: Output, *, days: float) -> None:

@@ -51,7 +51,7 @@ class Balancer:
         self._knobs = knobs
         # A miss costs the failed first try, and the wait for a program as a share of patience.
         miss = 1 + min(1.0, fleet.program_seconds / patience)
-        lost = expected.lost_slots(knobs.span) * miss
+        lost = expected.lost_boots(knobs.span) * miss
         busy = {fleet.function[d] for d, used in enumerate(fleet.used) if used}
         brief = np.minimum(1.0, knobs.holdings * expected.holding / knobs.span)
         self._lasting = np.where([f in busy for f in range(len(brief))], brief, 1.0)

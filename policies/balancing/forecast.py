@@ -44,14 +44,19 @@ class Forecast:
     remainder: Floats
     """`remainder[f, c]`: probability that an open burst brings more than c further slots, later
     than a program begun now would be ready."""
+    boots: Floats
+    """`boots[f, c]`: boots for each of the slots by which a burst exceeds c."""
     holding: Floats
     """Seconds for which a slot is held, mean."""
     window: float
     """The burst window in seconds."""
 
-    def lost_slots(self, span: float) -> Floats:
-        """Slots that fail over `span` seconds for want of the (c+1)-th free slot: `[f, c]`."""
-        lost: Floats = self.exceed * (span / self.window) + self.remainder
+    def lost_boots(self, span: float) -> Floats:
+        """Boots that fail over `span` seconds for want of the (c+1)-th free slot: `[f, c]`.
+
+        A boot of several slots counts in equal parts for each: what they are worth together.
+        """
+        lost: Floats = (self.exceed * (span / self.window) + self.remainder) * self.boots
         return lost
 
     def quantile(self, share: float) -> list[int]:
@@ -78,7 +83,12 @@ def forecast_at(history: DemandHistory, rates: Floats, knobs: ForecastKnobs) -> 
         going_on = np.exp(-quiet / knobs.burst_fade)
         beyond = 1 - np.cumsum(tail) / max(float(tail.sum()), 1e-12)
         remainder[function, : len(beyond)] = going_on * np.clip(beyond, 0, 1)
-    return Forecast(rates, exceed, remainder, history.holding_seconds(), history.burst_window)
+    boots = np.ones_like(exceed)
+    a_slot = history.boots_a_slot()[:, : knobs.most_slots]
+    boots[:, : a_slot.shape[1]] = a_slot
+    return Forecast(
+        rates, exceed, remainder, boots, history.holding_seconds(), history.burst_window
+    )
 
 
 def _exceedance(bursts: Floats, shares: Floats, most: int) -> Floats:

@@ -2,7 +2,8 @@
 
 Boots of a function that come close together are one *burst*: its first boot within `burst_window`
 seconds opens it. Kept per function, in bounded memory: exponentially decayed counts of bursts at
-several time scales, counts by the time of day, and a decayed histogram of burst sizes in slots.
+several time scales, counts by the time of day, and a decayed histogram of burst sizes in slots,
+with how many boots these slots were asked for by.
 The history learns online how much weight each kind of evidence deserves (see `learn`).
 """
 
@@ -19,6 +20,8 @@ Floats = NDArray[np.float64]
 DAY = 86400.0
 LONG_AGO = -1e18
 _FEW_BINS = 4
+_SINGLE = 0.02
+"""Bursts of single boots that are taken for seen; they decide only where none was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,11 @@ class DemandHistory:
         self.burst_began = np.full(size, LONG_AGO)
         self.last_arrival = np.full(size, LONG_AGO)
         self.burst_slots = np.zeros(size, dtype=np.int64)
+        self.burst_boots = np.zeros(size, dtype=np.int64)
         self.burst_open = np.zeros(size, dtype=bool)
         self.sizes = np.zeros((size, self.knobs.largest_burst + 1))
+        # Of the bursts of each size: boots for each slot, summed as `sizes` counts the bursts.
+        self.boots = np.zeros_like(self.sizes)
         self.pooled_sizes = np.zeros(self.knobs.largest_burst + 1)
         # Before the first burst is seen: mostly single boots, seldom a few.
         self.pooled_sizes[1:4] = (2.0, 0.5, 0.2)
@@ -115,11 +121,13 @@ class DemandHistory:
         self.advance(now)
         if self.burst_open[function]:
             self.burst_slots[function] += slots
+            self.burst_boots[function] += 1
         else:
             self._credit(function)
             self.burst_open[function] = True
             self.burst_began[function] = now
             self.burst_slots[function] = slots
+            self.burst_boots[function] = 1
             self.bursts[:, function] += 1
             self.season[self._bin(now), function] += 1
             self.seen[function] = True
@@ -185,6 +193,16 @@ class DemandHistory:
         shares: Floats = counts / counts.sum(axis=1, keepdims=True)
         return shares
 
+    def boots_a_slot(self) -> Floats:
+        """`[f, c]`: boots for each slot of the bursts of more than c slots; 1 where none was seen.
+
+        A boot that needs eight slots fails once for want of any of them.
+        """
+        beyond = np.cumsum(self.sizes[:, ::-1], axis=1)[:, ::-1][:, 1:]
+        boots = np.cumsum(self.boots[:, ::-1], axis=1)[:, ::-1][:, 1:]
+        share: Floats = (boots + _SINGLE) / (beyond + _SINGLE)
+        return share
+
     def to_dict(self) -> dict[str, object]:
         """All of it, as JSON can hold it."""
         return {
@@ -203,8 +221,10 @@ class DemandHistory:
                     "burst_began": float(self.burst_began[i]),
                     "last_arrival": float(self.last_arrival[i]),
                     "burst_slots": int(self.burst_slots[i]),
+                    "burst_boots": int(self.burst_boots[i]),
                     "burst_open": bool(self.burst_open[i]),
                     "sizes": self.sizes[i].tolist(),
+                    "boots": self.boots[i].tolist(),
                     "season": self.season[:, i].tolist(),
                     "in_use": float(self.in_use[i]),
                     "use_seconds": float(self.use_seconds[i]),
@@ -236,8 +256,11 @@ class DemandHistory:
             self.burst_began[i] = kept["burst_began"]
             self.last_arrival[i] = kept["last_arrival"]
             self.burst_slots[i] = kept["burst_slots"]
+            # What was saved before boots were counted took each slot for one boot.
+            self.burst_boots[i] = kept.get("burst_boots", kept["burst_slots"])
             self.burst_open[i] = kept["burst_open"]
             self.sizes[i] = kept["sizes"]
+            self.boots[i] = kept.get("boots", kept["sizes"])
             self.season[:, i] = kept["season"]
             self.in_use[i] = kept["in_use"]
             self.use_seconds[i] = kept["use_seconds"]
@@ -256,6 +279,8 @@ class DemandHistory:
         size = min(int(self.burst_slots[function]), self.knobs.largest_burst)
         self.sizes[function] *= self.knobs.size_keep
         self.sizes[function, size] += 1
+        self.boots[function] *= self.knobs.size_keep
+        self.boots[function, size] += self.burst_boots[function] / self.burst_slots[function]
         self.pooled_sizes *= self.knobs.pool_keep
         self.pooled_sizes[size] += 1
         self.burst_open[function] = False

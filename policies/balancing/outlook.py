@@ -1,9 +1,9 @@
 """The outlook: what free slots of each function are worth, in the planner's own unit.
 
-A forecast says how many slots will be asked for in vain over ``span`` for want of one more free
-slot. That expected loss becomes the weight of a slot in the planner: low, so that waiting boots
-and floors come first, and growing slowly, so that a device is moved only to where it is worth
-many times more than where it lies. The planner's own costs of a program are the hysteresis.
+A forecast says how many boots will fail over ``span`` for want of one more free slot. That
+expected loss becomes the weight of a slot in the planner: low, so that waiting boots and floors
+come first, and growing slowly, so that a device is moved only to where it is worth many times
+more than where it lies. The planner's own costs of a program are the hysteresis.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from changeover.policies.balancing.forecast import Forecast, ForecastKnobs, fore
 from changeover.policies.balancing.history import DAY, DemandHistory, Floats
 
 STEP = 0.025
-"""Waiting boots; a slot's weight is ``STEP * ln(1 + 10 * lost slots a day)``."""
+"""Waiting boots; a slot's weight is ``STEP * ln(1 + 10 * lost boots a day)``."""
 
 MOST = 0.19
 """Waiting boots; no forecast is worth a slot of a floor."""
@@ -46,8 +46,8 @@ class Prospect:
     """The outlook of one function.
 
     ``bursts_a_day`` is the rate of bursts expected just now, ``slots`` the slots that suffice for
-    one burst window with the probabilities :data:`QUANTILES`, ``lost_a_day`` the slots asked for
-    in vain if none is free, ``weights`` the worth of each free slot, most wanted first.
+    one burst window with the probabilities :data:`QUANTILES`, ``lost_a_day`` the boots that fail
+    if none is free, ``weights`` the worth of each free slot, most wanted first.
     ``prior`` is the share of the catalog's prior in it.
     """
 
@@ -76,7 +76,7 @@ def outlook(
 ) -> dict[str, Prospect]:
     """The prospect of every function; ``most`` bounds how many slots of each may be wanted."""
     expected = forecast(history, knobs or ForecastKnobs())
-    lost = expected.lost_slots(DAY)
+    lost = expected.lost_boots(DAY)
     quantiles = [expected.quantile(share) for share in QUANTILES]
     shares = _prior_shares(history, priors)
     made = {}
@@ -106,7 +106,7 @@ def outlook(
 
 
 def weight_of(lost_a_day: float) -> float:
-    """The worth of a slot that saves so many slots a day from being asked for in vain."""
+    """The worth of a slot that saves so many boots a day from failing."""
     return min(MOST, STEP * math.log1p(10.0 * max(0.0, lost_a_day)))
 
 

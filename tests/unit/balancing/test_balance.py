@@ -29,7 +29,9 @@ def expecting(*chances: float) -> Forecast:
     """Chance per window that one slot is asked for; further slots are ten times less likely."""
     exceed = np.array([[chance / 10**c for c in range(16)] for chance in chances])
     held = np.full(len(chances), 1e6)
-    return Forecast(np.array(chances), exceed, np.zeros_like(exceed), held, 40.0)
+    return Forecast(
+        np.array(chances), exceed, np.zeros_like(exceed), np.ones_like(exceed), held, 40.0
+    )
 
 
 def balancer(fleet: FleetState, *chances: float) -> Balancer:

@@ -39,8 +39,22 @@ def test_a_function_nobody_asked_for_is_not_expected() -> None:
 
 def test_more_demand_is_worth_more_slots() -> None:
     rare, often = (forecast(rhythm(every), ForecastKnobs()) for every in (9000.0, 300.0))
-    assert often.lost_slots(3600)[0, 0] > rare.lost_slots(3600)[0, 0]
+    assert often.lost_boots(3600)[0, 0] > rare.lost_boots(3600)[0, 0]
     assert often.quantile(0.99)[0] >= rare.quantile(0.99)[0]
+
+
+def test_a_boot_of_many_slots_is_lost_once() -> None:
+    """Eight boots of one slot lose more than one boot of eight, though as many slots."""
+    many = DemandHistory(["asked"], program_seconds=10.0)
+    for at in np.arange(100.0, 6 * DAY, 9000.0):
+        for _ in range(8):
+            many.observe(float(at), 0, 1)
+    many.learn()
+    lost, alone = (
+        forecast(history, ForecastKnobs()).lost_boots(DAY)[0]
+        for history in (many, rhythm(9000.0, (8,)))
+    )
+    assert alone[:8] == pytest.approx(lost[:8] / 8, rel=0.05)
 
 
 @pytest.mark.parametrize("every", [60.0, 4000.0])

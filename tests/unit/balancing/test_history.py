@@ -32,6 +32,15 @@ def test_round_trip_through_json() -> None:
     assert np.array_equal(other.evidence(3600), history.evidence(3600))
 
 
+def test_what_was_saved_before_boots_were_counted_takes_each_slot_for_one() -> None:
+    saved = json.loads(json.dumps(fed().to_dict()))
+    for kept in saved["by_function"].values():
+        del kept["boots"], kept["burst_boots"]
+    other = DemandHistory(["a", "b", "c"], program_seconds=10.0)
+    other.restore(saved)
+    assert np.array_equal(other.boots_a_slot(), np.ones_like(other.boots_a_slot()))
+
+
 def test_functions_are_found_again_by_name() -> None:
     history = fed()
     other = DemandHistory(["new", "b", "a"], program_seconds=10.0)
