@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Sequence
+import math
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
@@ -71,28 +73,19 @@ def backtest(
     plot: Path | None,
 ) -> None:
     """Replay the workload under each policy, and score it."""
-    from changeover.console import plot as plotting
-    from changeover.console.policies import names
     from changeover.policies.backtest.journal import journal_lines
     from changeover.policies.backtest.score import score
 
-    for name in policies:
-        if name not in names():
-            raise Invalid(f"no policy is called {name!r}; there are: {', '.join(names())}")
-    if journal is not None and len(policies) > 1:
-        raise Invalid("--journal is written for one policy: name just one with --policy")
-    if plot is not None:
-        plotting.check(plot)
+    _check(workload, policies, journal, plot)
     runs: dict[str, tuple[Score, Replay]] = {}
     for name in policies:
         result = _replay(workload, name, seed)
         runs[name] = score(workload.boots, result.journal, workload.patience), result
         if journal is not None:
             fleet = workload.fleet
-            lines = journal_lines(result.journal, fleet.devices, fleet.functions)
-            with journal.open("w", encoding="utf-8") as sink:
-                sink.writelines(f"{line}\n" for line in lines)
+            _write(journal, journal_lines(result.journal, fleet.devices, fleet.functions))
     if plot is not None:
+        from changeover.console import plot as plotting
         from changeover.policies.backtest.series import series
 
         title = (
@@ -108,6 +101,30 @@ def backtest(
     _show(out, workload, {name: _facts(name, scored) for name, (scored, _) in runs.items()})
     if plot is not None and not out.as_json:
         out.line(f"drawn: {plot}")
+
+
+def _check(
+    workload: Workload, policies: Sequence[str], journal: Path | None, plot: Path | None
+) -> None:
+    """Raise :class:`Invalid` for what cannot be done: before a long run, not after."""
+    from changeover.console import plot as plotting
+    from changeover.console.policies import names
+
+    for name in policies:
+        if name not in names():
+            raise Invalid(f"no policy is called {name!r}; there are: {', '.join(names())}")
+    for option, seconds in (
+        ("--program-seconds", workload.program_seconds),
+        ("--patience", workload.patience),
+    ):
+        if not math.isfinite(seconds):
+            raise Invalid(f"{option} {seconds}: no number of seconds")
+    if journal is not None and len(policies) > 1:
+        raise Invalid("--journal is written for one policy: name just one with --policy")
+    if plot is not None:
+        plotting.check(plot)
+    if journal is not None:
+        _write(journal, (), "a")
 
 
 def _replay(workload: Workload, name: str, seed: int) -> Replay:
@@ -137,14 +154,22 @@ def _read(path: Path, parse: Callable[[TextIO], T]) -> T:
     """A CSV file, compressed or not; errors name the file."""
     try:
         if path.suffix == ".gz":
-            with gzip.open(path, "rt", encoding="utf-8") as lines:
+            with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as lines:
                 return parse(lines)
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
             return parse(lines)
-    except (OSError, EOFError, UnicodeDecodeError) as exc:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as exc:
         raise Invalid(f"{path}: cannot be read: {exc}") from exc
-    except (Invalid, ValueError) as exc:
+    except Invalid as exc:
         raise Invalid(f"{path}: {exc}") from exc
+
+
+def _write(journal: Path, lines: Iterable[str], mode: str = "w") -> None:
+    try:
+        with journal.open(mode, encoding="utf-8") as sink:
+            sink.writelines(f"{line}\n" for line in lines)
+    except OSError as exc:
+        raise Invalid(f"--journal {journal}: cannot be written: {exc}") from exc
 
 
 def _facts(policy: str, result: Score) -> dict[str, Any]:

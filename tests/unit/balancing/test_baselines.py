@@ -56,11 +56,54 @@ def test_generation_is_seeded_and_files_round_trip() -> None:
     assert parse_fleet(fleet_csv(fleet).splitlines()) == fleet
 
 
-def test_unreadable_rows_are_named() -> None:
-    with pytest.raises(WorkloadError, match="line 2"):
-        parse_events(["arrival_s,duration_s,function,slots", "1,x,f,1"])
-    with pytest.raises(WorkloadError, match="line 2"):
-        parse_fleet(["device,f", "d0,many"])
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ("x,2,f,1", "arrival_s is no time"),
+        ("nan,2,f,1", "arrival_s is no time"),
+        ("inf,2,f,1", "arrival_s is no time"),
+        ("1,nan,f,1", "duration_s is no time"),
+        ("1,-2,f,1", "must be positive"),
+        ("1,2,f,0", "must be positive"),
+        ("1,2,f,-1", "slots is no number"),
+        ("1,2,f,1.5", "slots is no number"),
+        ("1,2,f", "nothing in column 'slots'"),
+        ("1,2,,1", "nothing in column 'function'"),
+        ("1,2,f,1,p", "more values than columns"),
+    ],
+)
+def test_a_row_that_is_no_boot_is_named(row: str, why: str) -> None:
+    with pytest.raises(WorkloadError, match=f"line 3.*{why}"):
+        parse_events(["arrival_s,duration_s,function,slots", "1,2,f,1", row])
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ((), "lacks the column 'device'"),
+        (("card,f", "d0,1"), "lacks the column 'device'"),
+        (("device,f",), "there is no device"),
+        (("device", "d0"), "there is no function"),
+        (("device,f", "d0,1", "d0,1"), "a device is listed twice"),
+        (("device,f,f", "d0,1,1"), "a function is listed twice"),
+        (("device,f", "d0,many"), "line 2: f is no number"),
+        (("device,f", "d0,-1"), "line 2: f is no number"),
+        (("device,f", "d0"), "line 2: nothing in column 'f'"),
+        (("device,f", ",1"), "line 2: nothing in column 'device'"),
+        (("device,f", "d0,1,1"), "line 2: more values"),
+    ],
+)
+def test_a_file_that_is_no_fleet_is_refused(lines: tuple[str, ...], why: str) -> None:
+    with pytest.raises(WorkloadError, match=why):
+        parse_fleet(lines)
+
+
+def test_files_without_a_header_are_refused_and_a_header_alone_is_a_quiet_recording() -> None:
+    with pytest.raises(WorkloadError, match="lacks the column 'arrival_s'"):
+        parse_events([])
+    with pytest.raises(WorkloadError, match="lacks the column 'duration_s'"):
+        parse_events(["arrival_s,function,slots", "1,f,1"])
+    assert parse_events(["arrival_s,duration_s,function,slots"]) == ()
 
 
 def test_intervals_hold_the_measured_loss() -> None:

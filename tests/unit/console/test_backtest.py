@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import gzip
 import os
 import subprocess
 import sys
@@ -96,8 +97,29 @@ def test_what_does_not_go_together_is_refused(tell: Teller) -> None:
         (*FILES, "--policy", "static", "--policy", "reactive", "--journal", "j.jsonl"),
         (*FILES, "--plot", "picture.gif"),
         (*FILES, "--plot", "/nowhere/at/all.png"),
+        (*FILES, "--journal", "/nowhere/at/all.jsonl"),
+        (*FILES, "--journal", str(DATA)),
+        (*FILES, "--patience", "inf"),
+        (*FILES, "--program-seconds", "inf"),
     ):
         assert tell("backtest", *words).status == 2, words
+
+
+def test_files_of_spreadsheets_are_read_and_broken_ones_named(tell: Teller, tmp_path: Path) -> None:
+    def replayed(data: bytes, name: str = "events.csv") -> tuple[int, str]:
+        path = tmp_path / name
+        path.write_bytes(data)
+        told = tell("backtest", "--events", str(path), *FILES[2:], "--policy", "reactive")
+        return told.status, told.err
+
+    plain = (DATA / "small.events.csv").read_bytes()
+    assert replayed(b"\xef\xbb\xbf" + plain.replace(b"\n", b"\r\n"))[0] == 0
+    packed = gzip.compress(plain)
+    assert replayed(packed, "events.csv.gz")[0] == 0
+    for broken in (packed[:200], packed[:100] + b"\x00" * 50 + packed[150:], plain):
+        status, said = replayed(broken, "events.csv.gz")
+        assert status == 2
+        assert "events.csv.gz: cannot be read" in said
 
 
 @pytest.mark.parametrize("form", ["png", "svg"])
