@@ -28,6 +28,9 @@ from changeover.policies.balancing.policy import PolicyFactory
 
 NEVER = float("inf")
 
+AFTERWARDS = 172_800.0
+"""Seconds for which a policy is asked on after the last boot: it cannot know that none follows."""
+
 
 class IllegalProgramError(RuntimeError):
     """A policy asked for a program that the rules forbid."""
@@ -35,7 +38,7 @@ class IllegalProgramError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What a run did, in order of time."""
+    """What a run did, in order of time. It ``ended`` when no boot was left to come or waiting."""
 
     journal: tuple[Entry, ...]
     ended: float
@@ -56,11 +59,13 @@ def replay(
     run.seat_residents()
     policy = make_policy(state, patience, seed)
     wake = NEVER
+    ended: float | None = None
     while True:
-        now = run.next_time()
-        if now == NEVER:
-            return Replay(tuple(run.journal), run.now)
-        now = min(now, wake)
+        if ended is None and run.done:
+            ended = run.now
+        now = min(run.next_time(), wake)
+        if ended is not None and (now == NEVER or now > run.last_arrival + AFTERWARDS):
+            return Replay(tuple(run.journal), ended)
         news = run.advance(now)
         decision = policy.decide(now, state, news)
         for program in decision.programs:
@@ -114,10 +119,18 @@ class _Run:
             self.journal.append(Programmed(0.0, device, function, resident=True))
         return True
 
+    @property
+    def done(self) -> bool:
+        """Whether every boot has arrived and nobody waits."""
+        return self._next >= len(self.boots) and not self._open
+
+    @property
+    def last_arrival(self) -> float:
+        """When the last boot arrives; 0 if there is none."""
+        return self.boots[-1].arrival if self.boots else 0.0
+
     def next_time(self) -> float:
-        """When something happens next; never, once every boot has arrived and nobody waits."""
-        if self._next >= len(self.boots) and not self._open:
-            return NEVER
+        """When something happens next, whatever the policy does."""
         times = [self._next_arrival()]
         if self._ends:
             times.append(self._ends[0][0])
