@@ -839,7 +839,7 @@ def test_inventories_are_read_with_their_generation(placement: PlacementTenant) 
 def test_whatever_changes_an_inventory_or_allocates_moves_the_generation(
     placement_url: str,
 ) -> None:
-    """A fence that is still at its own generation is still up: see ``CarryOut._still_ours``."""
+    """A fence that is still at its own generation is still up: see ``guards.still_ours``."""
     placement = HttpPlacement.noauth(placement_url)
     placement.ensure_resource_classes([REGION])
     uuid = provider(placement)

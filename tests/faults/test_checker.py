@@ -33,7 +33,8 @@ from faults.table import Row, render, total
 from changeover.models.errors import OutcomeUnknown
 from changeover.models.flavor import Flavor
 from changeover.models.states import ChangeoverState
-from changeover.worker.carry_out import CarryOut
+from changeover.worker.carry_out import CarryOut, program, publish
+from changeover.worker.carry_out.runner import STEPS
 from changeover.worker.ports.servers import MARKER, REPLACES, Server
 from changeover.worker.simulator.clock import VirtualClock
 from changeover.worker.simulator.fleet import Shape, build_fleet
@@ -189,21 +190,19 @@ def test_without_a_fence_it_finds_programming_in_use(
             user="u",
         )
         held = [Held(device.provider, "1111", 0.0, 1.0)]
-        carry_out = CarryOut(ground.world)
         assert ground.race(device.name) is ChangeoverState.ABANDONED
         assert not ground.verdict().violations
 
         def nothing(*_: object) -> None:
             """The guard, switched off."""
 
-        for guard in ("_still_ours", "_seen_idle"):
-            monkeypatch.setattr(carry_out, guard, nothing)
-        carry_out.steps = {
-            **carry_out.steps,
-            ChangeoverState.FENCING: lambda job: carry_out._move(job, ChangeoverState.PROGRAMMING),
-        }
+        monkeypatch.setattr(program, "still_ours", nothing)
+        monkeypatch.setattr(publish, "seen_idle", nothing)
+        monkeypatch.setitem(
+            STEPS, ChangeoverState.FENCING, lambda job: job.move(ChangeoverState.PROGRAMMING)
+        )
         made = ground.start(device.name)
-        carry_out.advance(made)
+        CarryOut(ground.world).advance(made)
         cloud = Cloud.of(tmp_path / "catalog.yaml")
         found = programmed_in_use(programs_of(tmp_path / "cards", cloud.devices), held)
         assert [v.kind for v in found] == ["programmed_in_use"]

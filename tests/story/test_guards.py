@@ -6,6 +6,7 @@ A checker that finds nothing proves nothing until it is known to find what there
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -14,10 +15,14 @@ import pytest
 from story.test_crashes import carry_on
 from story.world import AFTER, BEFORE, Cloud, HastyDriver, Stepper, Worker
 
+from changeover.models.changeover import Changeover, Fence
 from changeover.models.errors import OutcomeUnknown, Unreachable
 from changeover.models.states import BootState, ChangeoverState
 from changeover.worker import reboot as reboot_module
-from changeover.worker.carry_out import CarryOut
+from changeover.worker.carry_out import CarryOut, fence, guards, outcome, program, publish
+from changeover.worker.carry_out.job import Job
+from changeover.worker.carry_out.runner import STEPS
+from changeover.worker.carry_out.unfence import abandon
 from changeover.worker.ports.programmer import ProgramResult
 from changeover.worker.ports.servers import Listing
 from changeover.worker.simulator.cards import Fault, FaultKind
@@ -43,6 +48,11 @@ def found(cloud: Cloud, *signs: str) -> None:
             cloud.checker.violations,
             cloud.describe(),
         )
+
+
+def unread(job: Job) -> Changeover:
+    """A device that was programmed is not read back."""
+    return job.move(ChangeoverState.PUBLISHING)
 
 
 def quarantined(cloud: Cloud) -> list[str]:
@@ -89,7 +99,7 @@ def test_the_last_look_before_publishing(tmp_path: Path, guard: bool) -> None:  
             carry_on(cloud, "a", 40.0)
             assert not [v for v in cloud.checker.violations if "published" in v]
         else:
-            with patch.object(CarryOut, "_seen_idle", lambda *_: None):
+            with patch.object(publish, "seen_idle", lambda *_: None):
                 carry_on(cloud, "a", 40.0)
             found(cloud, "1: gpu1 is published although used behind the fence")
 
@@ -110,10 +120,11 @@ def test_the_fence(tmp_path: Path, guard: bool) -> None:  # noqa: FBT001 - param
             carry_on(cloud, "a", 40.0)
             assert cloud.checker.violations == []
         else:
-            with (
-                patch("changeover.worker.carry_out.fenced", lambda before, *_: before),
-                patch("changeover.worker.carry_out.is_fenced", lambda *_: True),
-            ):
+            with ExitStack() as stack:
+                for module in (fence, publish):
+                    stack.enter_context(patch.object(module, "fenced", lambda before, *_: before))
+                for module in (fence, guards, publish):
+                    stack.enter_context(patch.object(module, "is_fenced", lambda *_: True))
                 carry_on(cloud, "a", 40.0)
             found(
                 cloud, "1: gpu1 is programmed while gpu1 is in use", "3: gpu1 is programmed while"
@@ -130,7 +141,7 @@ def test_use_that_only_the_driver_sees(tmp_path: Path, guard: bool) -> None:  # 
             cloud.checker.check()
             assert "device.used_by_driver" in abandoned(cloud)
         else:
-            with patch.object(CarryOut, "_not_used_otherwise", lambda *_: None):
+            with patch.object(program, "not_used_otherwise", lambda *_: None):
                 carry_on(cloud, "a", 40.0)
             found(cloud, "1: gpu1 is programmed while gpu1 has users")
 
@@ -145,7 +156,7 @@ def test_a_host_that_is_down(tmp_path: Path, guard: bool) -> None:  # noqa: FBT0
             cloud.checker.check()
             assert "host.down" in abandoned(cloud)
         else:
-            with patch.object(CarryOut, "_not_used_otherwise", lambda *_: None):
+            with patch.object(program, "not_used_otherwise", lambda *_: None):
                 carry_on(cloud, "a", 40.0)
             found(cloud, "1: gpu1 is programmed while its host is down")
 
@@ -163,13 +174,13 @@ def test_siblings_that_a_program_resets(tmp_path: Path, guard: bool) -> None:  #
             cloud.checker.check()
             assert "device.in_use" in abandoned(cloud)
         else:
-            real = CarryOut._fences
+            real = Job.fences
 
-            def only_itself(self: CarryOut, job: Any) -> Any:
-                return [f for f in real(self, job) if f.provider == job.device.provider]
+            def only_itself(job: Job) -> list[Fence]:
+                return [f for f in real(job) if f.provider == job.device.provider]
 
             with (
-                patch.object(CarryOut, "_fences", only_itself),
+                patch.object(Job, "fences", only_itself),
                 patch.object(World, "reset_with", lambda _, device: [device]),
             ):
                 carry_on(cloud, "a", 40.0)
@@ -183,8 +194,8 @@ def test_timeouts_never_mean_success(tmp_path: Path, guard: bool) -> None:  # no
         cloud.cards.inject(Fault(FaultKind.DIE))
         cloud.fail_boot("vgpu.8q")
 
-        def optimist(self: CarryOut, job: Any, _: ProgramResult) -> Any:
-            return self._to_verifying(job)
+        def optimist(job: Job, _: ProgramResult) -> Changeover:
+            return outcome._to_verifying(job)
 
         if guard:
             carry_on(cloud, "a", 40.0)
@@ -192,10 +203,8 @@ def test_timeouts_never_mean_success(tmp_path: Path, guard: bool) -> None:  # no
             assert quarantined(cloud) == ["program.failed"]
         else:
             with (
-                patch.object(CarryOut, "_programmed", optimist),
-                patch.object(
-                    CarryOut, "_verify", lambda s, j: s._move(j, ChangeoverState.PUBLISHING)
-                ),
+                patch.object(program, "programmed", optimist),
+                patch.dict(STEPS, {ChangeoverState.VERIFYING: unread}),
             ):
                 carry_on(cloud, "a", 40.0)
             found(cloud, "3: gpu1 offers")
@@ -212,9 +221,7 @@ def test_reading_back(tmp_path: Path, guard: bool) -> None:  # noqa: FBT001 - pa
             cloud.checker.check()
             assert quarantined(cloud) == ["program.wrong_function"]
         else:
-            with patch.object(
-                CarryOut, "_verify", lambda s, j: s._move(j, ChangeoverState.PUBLISHING)
-            ):
+            with patch.dict(STEPS, {ChangeoverState.VERIFYING: unread}):
                 carry_on(cloud, "a", 40.0)
             found(cloud, "3: gpu1 offers ['CUSTOM_VGPU_TYPE_NVIDIA_37'] and holds 'nvidia-36'")
 
@@ -318,15 +325,15 @@ def test_undoing_voids_what_a_paused_worker_decided(tmp_path: Path, guard: bool)
         cloud.clock.advance(20.0)
         cloud.operator.cancel(changeover.id)
 
-        def undo_nothing(self: CarryOut, job: Any) -> Any:
-            return self._abandon(job, job.changeover.reason)
+        def undo_nothing(job: Job) -> Changeover:
+            return abandon(job, job.changeover.reason)
 
         b = cloud.worker("b")
         cloud.operator.pause("so that nothing else begins")
         if guard:
             b.do(lambda w: CarryOut(w).advance(changeover.id))
         else:
-            with patch.object(CarryOut, "_unfence", undo_nothing):
+            with patch.dict(STEPS, {ChangeoverState.UNFENCING: undo_nothing}):
                 b.do(lambda w: CarryOut(w).advance(changeover.id))
         run.step()
         cloud.calm()

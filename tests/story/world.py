@@ -33,9 +33,9 @@ from changeover.models.server_request import ServerRequest
 from changeover.models.states import ChangeoverState
 from changeover.models.tables import Base, HintRow
 from changeover.policies import choose
-from changeover.worker import carry_out, intake, judge, operate
+from changeover.worker import intake, judge, operate
 from changeover.worker.adapters.programmer_simulated import SimulatedDriver
-from changeover.worker.carry_out import CarryOut
+from changeover.worker.carry_out import CarryOut, report
 from changeover.worker.intake import Accepted, Intake
 from changeover.worker.operate import Operator
 from changeover.worker.ports.programmer import Entitled, ProgramResult, Reading, always
@@ -300,7 +300,7 @@ class Cloud:
         for module in (judge, intake, operate):
             self._stack.enter_context(patch.object(module, "uuid4", self.new_id))
         self._stack.enter_context(patch.object(cards_module, "PROBE_SECONDS", 0.0))
-        self._stack.enter_context(patch.object(carry_out, "POLLS", 2))
+        self._stack.enter_context(patch.object(report, "POLLS", 2))
         # Plans have tests of their own; here a good one is as good as the best.
         self._stack.enter_context(patch.object(choose, "EFFORT", 200, create=True))
         self.clock = VirtualClock()
