@@ -30,6 +30,9 @@ SEATS: Final = 3
 EACH: Final = 100
 """How many looks a device and a function that it could have are worth at most."""
 
+LEAST: Final = 1_000
+"""How many looks even the smallest cloud is worth: few tries there miss what one change away is."""
+
 STALL: Final = 3
 """A search stops when this part of its work brought nothing."""
 
@@ -94,7 +97,7 @@ class Improver:
     def run(self, work: int) -> None:
         """Try changes until ``work`` devices were looked at, or a share of it brought nothing."""
         server, state = self.server, self.state
-        work = min(work, EACH * len(self.pairs))
+        work = min(work, max(LEAST, EACH * len(self.pairs)))
         if not self.pairs:
             return
         # The log reaches back to the best choice, which is what remains in the end.

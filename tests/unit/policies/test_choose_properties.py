@@ -13,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.policies.choose_clouds import clouds, device, targets
 
-from changeover.models.planning import DemandClass, Intent, Plan, PlanInputs, Promise
+from changeover.models.planning import (
+    DemandClass,
+    FunctionView,
+    Intent,
+    Need,
+    Plan,
+    PlanInputs,
+    Promise,
+)
 from changeover.policies.audit import audit
 from changeover.policies.choose import choose
 from changeover.policies.problem import LOW
@@ -133,6 +141,20 @@ def test_small_clouds_are_planned_as_well_as_can_be(cloud: PlanInputs) -> None:
         demands=tuple(_short(d) for d in cloud.demands if d.kind not in LOW),
     )
     assert choose(cloud).score == pytest.approx(_best(cloud), abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_smallest_cloud_is_looked_at_long_enough(seed: int) -> None:
+    """The free slot serves the heavy boot; programmed, the device serves the light one too."""
+    cloud = PlanInputs(
+        now=0.0,
+        seed=seed,
+        functions=(FunctionView("sha", {"v": 1}, 300.0), FunctionView("fft", {"v": 2}, 60.0)),
+        devices=(device("d0", model="v", function="sha", free=1),),
+        demands=(DemandClass("c0", "boot", (Need(("sha", "fft")),), (7.0, 0.5), ("a", "b")),),
+        keep={"sha": (0.2, 0.2)},
+    )
+    assert choose(cloud).score == pytest.approx(7.27)
 
 
 def _short(demand: DemandClass) -> DemandClass:
