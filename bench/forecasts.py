@@ -21,18 +21,21 @@ from changeover.policies.balancing.policy import PolicyFactory
 
 FIXED = 1e6
 """So many bursts' worth of prior evidence that nothing is learned."""
+
+
+def fixed(*weights: float) -> HistoryKnobs:
+    """A history that learns no weights."""
+    return HistoryKnobs(prior_weights=weights, prior_bursts=FIXED, own_bursts=FIXED)
+
+
 METHODS = {
-    "popularity of a day, fixed": HistoryKnobs(
-        prior_weights=(0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0), prior_bursts=FIXED
-    ),
-    "recency at five scales, fixed": HistoryKnobs(
-        prior_weights=(0.11, 0.17, 0.17, 0.22, 0.33, 0.0, 0.0), prior_bursts=FIXED
-    ),
-    "time of day, fixed": HistoryKnobs(
-        prior_weights=(0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.5), prior_bursts=FIXED
-    ),
-    "all of it, fixed": HistoryKnobs(prior_bursts=FIXED),
+    "popularity of a day, fixed": fixed(0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0),
+    "recency at five scales, fixed": fixed(0.11, 0.17, 0.17, 0.22, 0.33, 0.0, 0.0),
+    "time of day, fixed": fixed(0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.5),
+    "all of it, fixed": fixed(*HistoryKnobs().prior_weights),
+    "all of it, learned together": HistoryKnobs(own_bursts=FIXED),
     "all of it, learned (default)": HistoryKnobs(),
+    "the same, sizes whatever recency": HistoryKnobs(soon=(0.0, 0.0)),
 }
 
 

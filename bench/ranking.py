@@ -157,7 +157,7 @@ def gather(traces: Path, name: str) -> Bursts:
             if history.seen[function] and now > 0:
                 places = len(fleet.devices) - np.ceil(in_use / slots).sum()
                 candidate = (in_use == 0) & history.seen
-                rates = history.weights @ history.evidence(ForecastKnobs().horizon)
+                rates = history.rates(ForecastKnobs().horizon)
                 features = past.features(now, history)
                 noted.append(
                     (now // DAY, function, places, candidate, past.last.copy(), rates, features)

@@ -25,7 +25,7 @@ class ForecastKnobs:
 
     horizon: float = 2 * 3600.0
     """Seconds over which rates are averaged."""
-    size_shrink: float = 8.0
+    size_shrink: float = 16.0
     """Bursts of a function that weigh as much as the burst sizes of all functions together."""
     most_slots: int = 64
     """Slots up to which distributions are computed."""
@@ -67,7 +67,7 @@ class Forecast:
 
 def forecast(history: DemandHistory, knobs: ForecastKnobs) -> Forecast:
     """Forecast from the history as of its own `now`."""
-    return forecast_at(history, history.weights @ history.evidence(knobs.horizon), knobs)
+    return forecast_at(history, history.rates(knobs.horizon), knobs)
 
 
 def forecast_at(history: DemandHistory, rates: Floats, knobs: ForecastKnobs) -> Forecast:

@@ -3,7 +3,8 @@
 Boots of a function that come close together are one *burst*: its first boot within `burst_window`
 seconds opens it. Kept per function, in bounded memory: exponentially decayed counts of bursts at
 several time scales, counts by the time of day, and a decayed histogram of burst sizes in slots,
-with how many boots these slots were asked for by.
+with how many boots these slots were asked for by. Kept of all functions together: how large
+bursts are that follow soon, later or long after the one before.
 The history learns online how much weight each kind of evidence deserves (see `learn`).
 """
 
@@ -20,6 +21,7 @@ Floats = NDArray[np.float64]
 DAY = 86400.0
 LONG_AGO = -1e18
 _FEW_BINS = 4
+_FIRST = 3
 _SINGLE = 0.02
 """Bursts of single boots that are taken for seen; they decide only where none was."""
 
@@ -35,6 +37,8 @@ class HistoryKnobs:
     function's own time of day, then its long popularity at the fleet's time of day."""
     prior_bursts: float = 20.0
     """How many bursts' worth of evidence the prior weights count for."""
+    own_bursts: float = 10.0
+    """How many bursts' worth of a function's own evidence the shared weights count for."""
     season_bins: int = 48
     """Bins a day."""
     season_keep: float = 0.75
@@ -43,10 +47,13 @@ class HistoryKnobs:
     """Bursts of more slots are counted as this many."""
     size_keep: float = 0.97
     """Share of a function's size histogram that is kept at each further burst."""
-    pool_keep: float = 0.995
-    """The same for the histogram of all functions together."""
-    burst_margin: float = 30.0
-    """Seconds beyond the programming time during which boots count as one burst."""
+    pool_keep: float = 0.999
+    """The same for the histograms of all functions together."""
+    soon: tuple[float, float] = (3600.0, 4 * 3600.0)
+    """Seconds since its last burst up to which a function's next one comes soon, or later."""
+    burst_margin: float = 7.0
+    """Seconds beyond the programming time during which boots count as one burst: what it takes
+    to see a boot fail and to begin a program."""
 
 
 class DemandHistory:
@@ -76,14 +83,18 @@ class DemandHistory:
         self.sizes = np.zeros((size, self.knobs.largest_burst + 1))
         # Of the bursts of each size: boots for each slot, summed as `sizes` counts the bursts.
         self.boots = np.zeros_like(self.sizes)
-        self.pooled_sizes = np.zeros(self.knobs.largest_burst + 1)
+        # Rows: bursts that came soon after the one before, later, long after, and first bursts.
+        self.pooled_sizes = np.zeros((_FIRST + 1, self.knobs.largest_burst + 1))
         # Before the first burst is seen: mostly single boots, seldom a few.
-        self.pooled_sizes[1:4] = (2.0, 0.5, 0.2)
+        self.pooled_sizes[:, 1:4] = (2.0, 0.5, 0.2)
+        self.burst_recency = np.full(size, _FIRST)
         self.season = np.zeros((self.knobs.season_bins, size))
         self.season_days = np.zeros(self.knobs.season_bins)
         prior = np.array(self.knobs.prior_weights)
         self.credit = prior * self.knobs.prior_bursts
         self.exposure = np.full(len(prior), self.knobs.prior_bursts)
+        self.own_credit = np.zeros((len(prior), size))
+        self.own_exposure = np.zeros((len(prior), size))
         self.in_use = np.zeros(size)
         self.use_seconds = np.zeros(size)
         self.departed = np.zeros(size)
@@ -94,6 +105,20 @@ class DemandHistory:
         """The learned weight of each evidence: bursts that it explained over bursts it foretold."""
         weights: Floats = self.credit / self.exposure
         return weights
+
+    @property
+    def own_weights(self) -> Floats:
+        """The same for each function: what it taught by itself, shrunk towards all functions'."""
+        prior = self.knobs.own_bursts
+        weights: Floats = (prior * self.weights[:, None] + self.own_credit) / (
+            prior + self.own_exposure
+        )
+        return weights
+
+    def rates(self, horizon: float) -> Floats:
+        """Bursts a second of each function, expected over `horizon` seconds."""
+        rates: Floats = (self.own_weights * self.evidence(horizon)).sum(axis=0)
+        return rates
 
     def advance(self, now: float) -> None:
         """Let time pass: counts decay, days turn, bursts close."""
@@ -124,6 +149,7 @@ class DemandHistory:
             self.burst_boots[function] += 1
         else:
             self._credit(function)
+            self.burst_recency[function] = self._recency()[function]
             self.burst_open[function] = True
             self.burst_began[function] = now
             self.burst_slots[function] = slots
@@ -178,18 +204,26 @@ class DemandHistory:
 
         With `observe`, which credits each evidence with its share of every burst that came, this is
         one step of expectation-maximisation for a sum of intensities (a Hawkes process with pooled
-        weights; Veen and Schoenberg 2008), done online.
+        weights; Veen and Schoenberg 2008), done online: once for all functions together, once for
+        each by itself.
         """
         elapsed = self.now - self._learned_at
         if self.began is None or elapsed <= 0:
             return
-        self.exposure += self.evidence(self.burst_window).sum(axis=1) * elapsed
+        foretold = self.evidence(self.burst_window) * elapsed
+        self.exposure += foretold.sum(axis=1)
+        self.own_exposure += foretold
         self._learned_at = self.now
 
     def size_shares(self, shrink: float) -> Floats:
-        """Distribution of burst sizes per function, shrunk towards all functions' together."""
-        pooled = self.pooled_sizes / self.pooled_sizes.sum()
-        counts = self.sizes + shrink * pooled
+        """Distribution of burst sizes per function, shrunk towards all functions' together.
+
+        Towards bursts of like recency: what was asked for within the hour grows, comes in batches
+        and rolls out; what nobody asked for since yesterday begins with a single boot.
+        """
+        pooled = self.pooled_sizes / self.pooled_sizes.sum(axis=1, keepdims=True)
+        recency = np.where(self.burst_open, self.burst_recency, self._recency())
+        counts = self.sizes + shrink * pooled[recency]
         shares: Floats = counts / counts.sum(axis=1, keepdims=True)
         return shares
 
@@ -229,6 +263,9 @@ class DemandHistory:
                     "in_use": float(self.in_use[i]),
                     "use_seconds": float(self.use_seconds[i]),
                     "departed": float(self.departed[i]),
+                    "burst_recency": int(self.burst_recency[i]),
+                    "credit": self.own_credit[:, i].tolist(),
+                    "exposure": self.own_exposure[:, i].tolist(),
                 }
                 for i, name in enumerate(self.functions)
             },
@@ -242,7 +279,8 @@ class DemandHistory:
         self._learned_at = _number(saved["learned_at"])
         self.credit = np.array(saved["credit"], dtype=np.float64)
         self.exposure = np.array(saved["exposure"], dtype=np.float64)
-        self.pooled_sizes = np.array(saved["pooled_sizes"], dtype=np.float64)
+        # What was saved before recency was told apart is taken for every recency.
+        self.pooled_sizes[:] = np.array(saved["pooled_sizes"], dtype=np.float64)
         self.season_days = np.array(saved["season_days"], dtype=np.float64)
         by_function = saved["by_function"]
         if not isinstance(by_function, Mapping):
@@ -265,15 +303,24 @@ class DemandHistory:
             self.in_use[i] = kept["in_use"]
             self.use_seconds[i] = kept["use_seconds"]
             self.departed[i] = kept["departed"]
+            self.burst_recency[i] = kept.get("burst_recency", _FIRST)
+            self.own_credit[:, i] = kept.get("credit", 0.0)
+            self.own_exposure[:, i] = kept.get("exposure", 0.0)
 
     def _credit(self, function: int) -> None:
         if not self.seen[function]:
             # No evidence could foretell a function that nobody ever asked for.
             return
-        shares = self.evidence(self.burst_window)[:, function] * self.weights
+        shares = (self.evidence(self.burst_window) * self.own_weights)[:, function]
         total = float(shares.sum())
         if total > 0:
             self.credit += shares / total
+            self.own_credit[:, function] += shares / total
+
+    def _recency(self) -> NDArray[np.int64]:
+        """The row of `pooled_sizes` of each function's next burst, if it began now."""
+        recency = np.searchsorted(self.knobs.soon, self.now - self.burst_began, side="right")
+        return np.where(self.seen, recency, _FIRST)
 
     def _close(self, function: int) -> None:
         size = min(int(self.burst_slots[function]), self.knobs.largest_burst)
@@ -281,8 +328,9 @@ class DemandHistory:
         self.sizes[function, size] += 1
         self.boots[function] *= self.knobs.size_keep
         self.boots[function, size] += self.burst_boots[function] / self.burst_slots[function]
-        self.pooled_sizes *= self.knobs.pool_keep
-        self.pooled_sizes[size] += 1
+        pool = self.pooled_sizes[self.burst_recency[function]]
+        pool *= self.knobs.pool_keep
+        pool[size] += 1
         self.burst_open[function] = False
 
     def _bin(self, now: float) -> int:

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from changeover.policies.balancing.history import DAY, DemandHistory
+from changeover.policies.balancing.history import DAY, DemandHistory, HistoryKnobs
 
 
 def fed(count: int = 400, seed: int = 3) -> DemandHistory:
@@ -66,7 +66,7 @@ def test_time_may_pass_in_any_steps() -> None:
 
 def test_boots_that_come_together_are_one_burst() -> None:
     history = DemandHistory(["a"], program_seconds=10.0)
-    for at in (100.0, 101.0, 130.0):
+    for at in (100.0, 101.0, 112.0):
         history.observe(at, 0, 1)
     history.observe(500.0, 0, 1)
     assert history.sizes[0, 3] == 1
@@ -86,3 +86,37 @@ def test_evidence_that_explains_gains_weight() -> None:
                 history.learn()
             history.observe(at, function, 1)
     assert history.weights[-2] / history.weights.sum() > 1.3 * before
+
+
+def test_a_function_that_keeps_a_rhythm_of_its_own_is_believed_more_than_others() -> None:
+    """One function comes at three each night, twenty others come at random: it is foreseen."""
+    chance = random.Random(5)
+    arrivals = [(day * DAY + 3 * 3600.0, 0) for day in range(1, 12)]
+    arrivals += [(chance.uniform(0, 12 * DAY), chance.randint(1, 20)) for _ in range(600)]
+    shared, own = (
+        DemandHistory([str(n) for n in range(21)], 10.0, HistoryKnobs(own_bursts=prior))
+        for prior in (1e6, HistoryKnobs().own_bursts)
+    )
+    for history in (shared, own):
+        for at, function in sorted(arrivals):
+            history.observe(at, function, 1)
+            history.learn()
+        history.advance(12 * DAY + 2.5 * 3600)
+    assert own.rates(3600)[0] > 1.5 * shared.rates(3600)[0]
+
+
+def test_sizes_of_bursts_that_follow_soon_are_told_apart_from_those_that_come_late() -> None:
+    """A function that nobody knows well: more is expected of it within the hour than tomorrow."""
+    history = DemandHistory(["rolls out", "new"], program_seconds=10.0)
+    for day in range(8):
+        history.observe(day * DAY + 1000, 0, 1)
+        history.observe(day * DAY + 1600, 0, 6)
+    history.observe(8 * DAY, 1, 1)
+    soon = history.size_shares(16.0)[1]
+    history.advance(8 * DAY + 600)
+    later = history.size_shares(16.0)[1]
+    history.advance(9 * DAY)
+    late = history.size_shares(16.0)[1]
+    assert soon[6] < 0.1
+    assert later[6] > 0.3
+    assert late[6] < 0.1
