@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
+from random import Random
 
 from hypothesis import strategies as st
 
@@ -149,6 +150,78 @@ def _budgets() -> st.SearchStrategy[Budgets]:
         per_function=some,
         host_left=st.dictionaries(st.sampled_from(HOSTS), st.integers(0, 1), max_size=1),
         function_left=st.dictionaries(st.sampled_from(NAMES), st.integers(0, 1), max_size=1),
+    )
+
+
+def crowded(seed: int) -> PlanInputs:
+    """A cloud in which much waits and budgets, hosts and names are in the way of it.
+
+    Drawn evenly: what Hypothesis draws is mostly small and free of budgets, and a planner that
+    ignores them passes.
+    """
+    rng = Random(seed)
+    some = (None, 0, 1, 2, 3)
+    devices = tuple(_crowded_device(rng, f"d{k}") for k in range(rng.randint(4, 14)))
+    return PlanInputs(
+        now=0.0,
+        seed=rng.randint(0, 3),
+        functions=tuple(
+            FunctionView(name, {m: rng.randint(1, 4) for m in MODELS}, rng.choice((10.0, 60.0)))
+            for name in NAMES
+        ),
+        devices=devices,
+        demands=tuple(_crowded_demand(rng, f"c{k}", devices) for k in range(rng.randint(3, 8))),
+        budgets=Budgets(
+            total=rng.choice((None, *some)),
+            per_host=rng.choice(some),
+            per_function=rng.choice(some),
+            host_left={host: rng.randint(0, 2) for host in HOSTS if rng.random() < 0.2},
+            function_left={name: rng.randint(0, 2) for name in NAMES if rng.random() < 0.2},
+        ),
+        keep={name: (0.4, 0.2, 0.1) for name in NAMES if rng.random() < 0.4},
+    )
+
+
+def _crowded_device(rng: Random, uuid: str) -> DeviceView:
+    function = rng.choice((None, *NAMES))
+    becoming = rng.choice((*NAMES, *(None,) * 12))
+    return device(
+        uuid,
+        rng.choice(HOSTS),
+        rng.choice(MODELS),
+        function,
+        rng.randint(0, 2) if function or becoming else 0,
+        becoming=becoming,
+        blocked=IN_USE if rng.random() < 0.15 else None,
+        programs=rng.randint(0, 9),
+        resting=RESTING if rng.random() < 0.15 else None,
+    )
+
+
+def _crowded_demand(rng: Random, key: str, devices: tuple[DeviceView, ...]) -> DemandClass:
+    kinds: tuple[DemandKind, ...] = ("boot", "boot", "boot", "task", "floor", "forecast")
+    kind = rng.choice(kinds)
+    uuids = [d.uuid for d in devices]
+    gang = rng.choice((1, 1, 2, 3)) if kind == "boot" else 1
+    units = rng.randint(1, 4)
+    weights = (0.05, 0.1, 0.3) if kind in {"floor", "forecast"} else (0.5, 1.0, 2.0)
+    return DemandClass(
+        key,
+        kind,
+        tuple(
+            Need(
+                tuple(rng.sample(NAMES, rng.randint(1, 2))),
+                rng.choice((1, 1, 2, 3)),
+                frozenset(rng.sample(uuids, len(uuids) // 2)) if rng.random() < 0.25 else None,
+            )
+            for _ in range(gang)
+        ),
+        tuple(sorted((rng.choice(weights) for _ in range(units)), reverse=True)),
+        tuple(f"{key}-{k}" for k in range(units)),
+        hosts={h: rng.randint(0, 2) for h in HOSTS} if rng.random() < 0.4 else None,
+        devices=frozenset(rng.sample(uuids, 2)) if rng.random() < 0.2 else None,
+        whole_devices=kind == "task",
+        apart=gang > 1 and rng.random() < 0.5,
     )
 
 

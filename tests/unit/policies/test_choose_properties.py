@@ -11,7 +11,7 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.policies.choose_clouds import clouds, device, targets
+from unit.policies.choose_clouds import clouds, crowded, device, targets
 
 from changeover.models.planning import (
     DemandClass,
@@ -38,6 +38,19 @@ def test_plans_are_allowed_and_priced_right(cloud: PlanInputs) -> None:
     assert found.faults == ()
     assert found.value == pytest.approx(plan.value)
     assert found.cost == pytest.approx(plan.cost)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_plans_of_crowded_clouds_are_allowed_and_priced_right(part: int) -> None:
+    for seed in range(60 * part, 60 * part + 60):
+        cloud = crowded(seed)
+        plan = choose(cloud)
+        found = audit(cloud, plan)
+        assert found.faults == (), seed
+        assert found.value == pytest.approx(plan.value), seed
+        assert found.cost == pytest.approx(plan.cost), seed
+        mixed = replace(cloud, devices=cloud.devices[::-1], demands=cloud.demands[::-1])
+        assert choose(replace(mixed, functions=cloud.functions[::-1])) == plan, seed
 
 
 @SOME
