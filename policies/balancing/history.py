@@ -92,7 +92,7 @@ class DemandHistory:
         self.season_days = np.zeros(self.knobs.season_bins)
         prior = np.array(self.knobs.prior_weights)
         self.credit = prior * self.knobs.prior_bursts
-        self.exposure = np.full(len(prior), self.knobs.prior_bursts)
+        self.exposure = np.full(len(prior), float(self.knobs.prior_bursts))
         self.own_credit = np.zeros((len(prior), size))
         self.own_exposure = np.zeros((len(prior), size))
         self.in_use = np.zeros(size)
