@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from unit.worker.generated import (
+    CARD_TRAIT,
     changed,
     fits,
     fits_on,
@@ -64,12 +65,28 @@ def test_a_verdict_agrees_with_all_single_and_double_changes(seed: int) -> None:
         helping = _helping(world, request)
         assert (diagnosis.verdict is Verdict.CHANGEOVER) == bool(helping), told
         assert len(plan.intents) == helping, told
+        own = any(CARD_TRAIT in group.required for group in request.groups)
+        if not helping and diagnosis.verdict is not Verdict.NOBODY_CAN and not own:
+            # What the hosts cannot, they cannot whatever their devices offer. (Which devices have
+            # a trait of their own, the oracle does not look at.)
+            cannot = diagnosis.verdict is Verdict.HOSTS_CANNOT
+            assert cannot != _hosts_could(world, request), told
         if helping:
             changes = [
                 (world.device(i.device), world.function(i.to_function)) for i in plan.intents
             ]
             with changed(world, changes):
                 assert fits(world, request), told
+
+
+def _hosts_could(world: World, request: ResourceRequest) -> bool:
+    """Whether a host with a device that could offer the function takes the rest of ``request``."""
+    understanding = understand(request, world.catalog)
+    hosts = frozenset(d.host for d in world.catalog.devices if d.model in understanding.models)
+    rest = understanding.relaxed
+    if not hosts or not rest.groups:
+        return bool(not hosts or (hosts & set(rest.hosts or hosts)) - set(rest.excluded_hosts))
+    return fits_on(world, rest, hosts)
 
 
 def _brute_force(world: World, request: ResourceRequest, hosts: frozenset[str]) -> set[frozenset]:
