@@ -6,7 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from changeover.models.errors import NotFound
+from pydantic import ValidationError
+
+from changeover.models.errors import Invalid, NotFound
 from changeover.policies.choose import choose
 from changeover.worker.plan_json import inputs_from_json, plan_as_json
 from changeover.worker.store import Database
@@ -25,12 +27,22 @@ class Replay:
 
 
 def replan(database: Database, plan_id: str) -> Replay:
-    """Make plan ``plan_id`` again. Raises :class:`NotFound`."""
+    """Make plan ``plan_id`` again.
+
+    Raises :class:`NotFound`, and :class:`Invalid` where another release wrote its inputs.
+    """
     with database.read() as tx:
         plan = tx.plans.get(plan_id)
     if plan is None:
         raise NotFound(f"there is no plan {plan_id}; see `changeover plans`")
-    return Replay(plan["result"], plan_as_json(choose(inputs_from_json(plan["inputs"]))))
+    try:
+        inputs = inputs_from_json(plan["inputs"])
+    except ValidationError as exc:
+        raise Invalid(
+            f"plan {plan_id} cannot be made again: its inputs are of another release; replay it "
+            f"with that one ({exc.error_count()} fields differ)"
+        ) from exc
+    return Replay(plan["result"], plan_as_json(choose(inputs)))
 
 
 def _canonical(plan: dict[str, Any]) -> str:
