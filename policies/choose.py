@@ -10,6 +10,7 @@ order they are listed.
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from typing import Final
 
 from changeover.models.planning import Intent, Plan, PlanInputs, Promise
@@ -17,7 +18,7 @@ from changeover.models.reasons import Reason
 from changeover.policies.greedy import program, prune, use_free
 from changeover.policies.improve import Improver
 from changeover.policies.prefer import prefer
-from changeover.policies.problem import NOBODY, Problem, compile_problem
+from changeover.policies.problem import NOBODY, Problem, Want, compile_problem
 from changeover.policies.refuse import refused_devices, unmet_demands
 from changeover.policies.score import Costs, Grant, State
 from changeover.policies.serve import Server
@@ -28,8 +29,8 @@ WIDTH: Final = 16
 SMALL: Final = 400
 """Up to this many devices, ``WIDTH`` are compared; on larger clouds, the first that fits."""
 
-EFFORT: Final = 5_000
-"""How many devices the local search may look at."""
+EFFORT: Final = 2_500
+"""How many devices the local search may look at, for urgent demand and then for the rest."""
 
 
 def choose(inputs: PlanInputs) -> Plan:
@@ -50,18 +51,54 @@ def _choose(inputs: PlanInputs) -> Plan:
     small = len(problem.devices) <= SMALL
     server = Server(problem, state, WIDTH if small else 1)
     wants = [want for want in problem.wants if want.units]
-    tiers = [tier for low in (False, True) if (tier := [w for w in wants if w.low == low])]
-    for tier in tiers:
-        if tier[0].low:
-            _let_rest(state)
-        server.admit(tier)
-        use_free(server, tier)
-        program(server, tier)
-        if small:
-            Improver(server).run(EFFORT // len(tiers))
+    urgent = [want for want in wants if not want.low]
+    low = [want for want in wants if want.low]
+    if urgent and low and small:
+        _adopt(server, urgent)
+    elif urgent:
+        _serve(server, urgent, small=small)
+    if low:
+        _let_rest(state)
+        _serve(server, low, small=small)
     prefer(state)
     prune(state)
     return _plan(problem, state)
+
+
+def _serve(server: Server, wants: list[Want], *, small: bool) -> None:
+    server.admit(wants)
+    use_free(server, wants)
+    program(server, wants)
+    if small:
+        Improver(server).run(EFFORT)
+
+
+def _adopt(server: Server, urgent: list[Want]) -> None:
+    """Choose for ``urgent`` as if there were nothing else, and take that over.
+
+    The search draws from what it is given: beside floors it would find other choices, now and
+    then worse ones.
+    """
+    problem, state = server.problem, server.state
+    demands = tuple(want.demand for want in urgent)
+    alone = compile_problem(replace(problem.inputs, demands=demands))
+    found = State(alone)
+    _serve(Server(alone, found, server.width), [w for w in alone.wants if w.units], small=True)
+    server.admit(urgent)
+    device = {view.uuid: i for i, view in enumerate(problem.devices)}
+    number = {name: n for n, name in enumerate(problem.functions)}
+    wants = {id(want.demand): want for want in urgent}
+    for i, function in enumerate(found.target):
+        if function != NOBODY:
+            state.program(device[alone.devices[i].uuid], number[alone.functions[function]])
+    for grants in found.served:
+        for grant in grants:
+            parts = tuple(
+                (device[alone.devices[i].uuid], number[alone.functions[function]], slots)
+                for i, function, slots in grant.parts
+            )
+            host = problem.host[parts[0][0]]
+            state.grant(Grant(wants[id(grant.want.demand)], host, parts))
 
 
 def _let_rest(state: State) -> None:

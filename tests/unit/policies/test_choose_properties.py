@@ -53,6 +53,21 @@ def test_plans_of_crowded_clouds_are_allowed_and_priced_right(part: int) -> None
         assert choose(replace(mixed, functions=cloud.functions[::-1])) == plan, seed
 
 
+def test_boots_are_served_as_if_there_were_no_floors() -> None:
+    for seed in range(60):
+        cloud = crowded(seed)
+        urgent = tuple(d for d in cloud.demands if d.kind not in LOW)
+        alone = replace(cloud, demands=urgent)
+        assert _weight(cloud, urgent) == pytest.approx(_weight(alone, urgent)), seed
+
+
+def _weight(cloud: PlanInputs, demands: tuple[DemandClass, ...]) -> float:
+    """What the served units of some of the demands weigh."""
+    subjects = {(p.demand, p.subject) for p in choose(cloud).promises}
+    served = Counter(key for key, _ in subjects)
+    return sum(sum(d.weights[: served[d.key]]) for d in demands)
+
+
 @SOME
 @given(clouds(), st.sampled_from((0.0, 0.3)))
 def test_no_intent_without_gain(cloud: PlanInputs, least: float) -> None:
