@@ -11,7 +11,7 @@ machine.
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import Final
 
@@ -155,23 +155,18 @@ class Improver:
     def _seat(self, want: Want, affected: Affected) -> bool:
         """Give one device to ``want``: by another function, or by the one that it had."""
         rng, state, problem = self.rng, self.state, self.problem
-        host = problem.host
         function = rng.choice(want.functions)
-        places = [
-            i
-            for i in self.holders.get(function, ())
-            if state.offer[i] != function
-            and (want.named is None or i in want.named)
-            and state.room_at(want, host[i]) > 0
-        ]
+        held = self._open_to(want, self.holders.get(function, ()))
+        places = [i for i in held if state.offer[i] != function]
         if not places:
             return False
         i = rng.choice(places)
         self._eject(i, affected)
         slots = 0 if want.whole else want.slots
         if problem.offer[i] == function:
-            if state.left[i] >= slots and state.waiting(want) and state.room_at(want, host[i]) > 0:
-                state.grant(Grant(want, host[i], ((i, function, slots),)))
+            host = problem.host[i]
+            if state.left[i] >= slots and state.waiting(want) and state.room_at(want, host) > 0:
+                state.grant(Grant(want, host, ((i, function, slots),)))
             return True
         self._make_way(i, function, affected)
         if state.allowed(i, function):
@@ -181,7 +176,7 @@ class Improver:
 
     def _claim(self, affected: Affected) -> bool:
         """Give slots that others use to a unit that waits; the others may find another place."""
-        rng, state, host = self.rng, self.state, self.problem.host
+        rng, state = self.rng, self.state
         unmet = self._unmet(self.wants)
         if not unmet:
             return False
@@ -189,14 +184,8 @@ class Improver:
         if want.gang or want.whole:
             return False
         function = rng.choice(want.functions)
-        places = [
-            i
-            for i in self.suppliers[function]
-            if state.offer[i] == function
-            and state.on[i]
-            and (want.named is None or i in want.named)
-            and state.room_at(want, host[i]) > 0
-        ]
+        supply = self._open_to(want, self.suppliers[function])
+        places = [i for i in supply if state.offer[i] == function and state.on[i]]
         if not places:
             return False
         i = rng.choice(places)
@@ -204,7 +193,7 @@ class Improver:
             if grant.want is not want and (state.left[i] < want.slots or rng.choice((False, True))):
                 self._revoke(grant, affected, but=i)
         if state.left[i] >= want.slots:
-            state.grant(Grant(want, host[i], ((i, function, want.slots),)))
+            state.grant(Grant(want, self.problem.host[i], ((i, function, want.slots),)))
             affected[want.number] = want
         elif state.target[i] != NOBODY and not state.on[i]:
             state.unprogram(i)
@@ -325,6 +314,11 @@ class Improver:
                     state.revoke(mine)
                     state.grant(grant)
         return False
+
+    def _open_to(self, want: Want, devices: Iterable[int]) -> list[int]:
+        """Those that ``want`` may have, whatever they do now."""
+        named, host, room_at = want.named, self.problem.host, self.state.room_at
+        return [i for i in devices if (named is None or i in named) and room_at(want, host[i]) > 0]
 
     def _unmet(self, wants: list[Want]) -> list[Want]:
         served = self.state.served
