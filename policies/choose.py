@@ -87,7 +87,7 @@ def _adopt(server: Server, urgent: list[Want]) -> None:
     server.admit(urgent)
     device = {view.uuid: i for i, view in enumerate(problem.devices)}
     number = {name: n for n, name in enumerate(problem.functions)}
-    wants = {id(want.demand): want for want in urgent}
+    wants = {want.demand.key: want for want in urgent}
     for i, function in enumerate(found.target):
         if function != NOBODY:
             state.program(device[alone.devices[i].uuid], number[alone.functions[function]])
@@ -98,7 +98,7 @@ def _adopt(server: Server, urgent: list[Want]) -> None:
                 for i, function, slots in grant.parts
             )
             host = problem.host[parts[0][0]]
-            state.grant(Grant(wants[id(grant.want.demand)], host, parts))
+            state.grant(Grant(wants[grant.want.demand.key], host, parts))
 
 
 def _let_rest(state: State) -> None:

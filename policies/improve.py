@@ -69,6 +69,7 @@ class Improver:
             self._ruin,
             self._drop,
         )
+        # What part of the tries each of these makes, added up.
         self.shares = (0.65, 0.80, 0.88, 0.96, 1.0)
         self.by_function: dict[int, list[Want]] = {}
         for want in wants:
@@ -83,16 +84,15 @@ class Improver:
             if function != problem.offer[i] and function in self.by_function
         ]
         self.suppliers: dict[int, list[int]] = {function: [] for function in self.by_function}
+        self.holders: dict[int, list[int]] = {function: [] for function in self.by_function}
         for i, offer in enumerate(problem.offer):
             if offer in self.suppliers and problem.free[i]:
                 self.suppliers[offer].append(i)
-        self.holders: dict[int, list[int]] = {}
-        for i in self.turnable:
-            if problem.offer[i] in self.suppliers and problem.free[i]:
-                self.holders.setdefault(problem.offer[i], []).append(i)
+                if problem.may[i]:
+                    self.holders[offer].append(i)
         for i, function in self.pairs:
             self.suppliers[function].append(i)
-            self.holders.setdefault(function, []).append(i)
+            self.holders[function].append(i)
 
     def run(self, work: int) -> None:
         """Try changes until ``work`` devices were looked at, or a share of it brought nothing."""
@@ -146,7 +146,7 @@ class Improver:
             if not self._seat(want, affected):
                 break
             turned = True
-            lost = [w for w in self._unmet(list(affected.values())) if not w.gang and w is not want]
+            lost = [w for w in self._unmet(affected.values()) if not w.gang and w is not want]
             if not lost or self.rng.random() < SETTLED:
                 break
             want = self.rng.choice(lost)
@@ -156,8 +156,8 @@ class Improver:
         """Give one device to ``want``: by another function, or by the one that it had."""
         rng, state, problem = self.rng, self.state, self.problem
         function = rng.choice(want.functions)
-        held = self._open_to(want, self.holders.get(function, ()))
-        places = [i for i in held if state.offer[i] != function]
+        others = (i for i in self.holders[function] if state.offer[i] != function)
+        places = self._open_to(want, others)
         if not places:
             return False
         i = rng.choice(places)
@@ -184,8 +184,8 @@ class Improver:
         if want.gang or want.whole:
             return False
         function = rng.choice(want.functions)
-        supply = self._open_to(want, self.suppliers[function])
-        places = [i for i in supply if state.offer[i] == function and state.on[i]]
+        used = (i for i in self.suppliers[function] if state.offer[i] == function and state.on[i])
+        places = self._open_to(want, used)
         if not places:
             return False
         i = rng.choice(places)
@@ -210,8 +210,7 @@ class Improver:
             if not self._settle(want, affected):
                 self.state.undo(mark)
                 return False
-            gangs = [w for w in affected.values() if w.gang and w is not want]
-            gangs = [w for w in gangs if self.state.waiting(w) > 0]
+            gangs = [w for w in self._unmet(affected.values()) if w.gang and w is not want]
             if not gangs or self.rng.random() < BLINK:
                 break
             want = self.rng.choice(gangs)
@@ -320,9 +319,9 @@ class Improver:
         named, host, room_at = want.named, self.problem.host, self.state.room_at
         return [i for i in devices if (named is None or i in named) and room_at(want, host[i]) > 0]
 
-    def _unmet(self, wants: list[Want]) -> list[Want]:
-        served = self.state.served
-        return [want for want in wants if len(served[want.number]) < want.units]
+    def _unmet(self, wants: Iterable[Want]) -> list[Want]:
+        waiting = self.state.waiting
+        return [want for want in wants if waiting(want) > 0]
 
     # Taking back.
 

@@ -22,6 +22,7 @@ DAY = 86400.0
 LONG_AGO = -1e18
 _FEW_BINS = 4
 _FIRST = 3
+"""The row of first bursts among the pooled sizes: after those that came soon, later, long after."""
 _SINGLE = 0.02
 """Bursts of single boots that are taken for seen; they decide only where none was."""
 
@@ -232,9 +233,7 @@ class DemandHistory:
 
         A boot that needs eight slots fails once for want of any of them.
         """
-        beyond = np.cumsum(self.sizes[:, ::-1], axis=1)[:, ::-1][:, 1:]
-        boots = np.cumsum(self.boots[:, ::-1], axis=1)[:, ::-1][:, 1:]
-        share: Floats = (boots + _SINGLE) / (beyond + _SINGLE)
+        share: Floats = (_beyond(self.boots) + _SINGLE) / (_beyond(self.sizes) + _SINGLE)
         return share
 
     def to_dict(self) -> dict[str, object]:
@@ -343,6 +342,12 @@ class DemandHistory:
         first = int(self.now / width)
         early = 1 if count < _FEW_BINS else 0
         return np.arange(first - early, first + count) % self.knobs.season_bins
+
+
+def _beyond(histogram: Floats) -> Floats:
+    """`[f, c]`: what the histogram of each function counts of more than c."""
+    counts: Floats = np.cumsum(histogram[:, ::-1], axis=1)[:, ::-1][:, 1:]
+    return counts
 
 
 def _number(value: object) -> float:

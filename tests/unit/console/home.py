@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from changeover.models.boot import Boot
@@ -116,8 +117,21 @@ def fill(home: Home) -> None:
     home.live = _changeover(home, "fpga4", ChangeoverState.SETTLING, now)
     home.quarantined = _changeover(home, "fpga9", ChangeoverState.QUARANTINED, now)
     home.plan = str(uuid4())
-    intent = {
-        "device": home.provider("fpga4"),
+    with home.database.write() as tx:
+        tx.plans.add(
+            plan_id=home.plan,
+            now=now,
+            state=PlanState.EXECUTED,
+            inputs={},
+            result={"intents": [intent(home.provider("fpga4"))], "value": 1.0, "cost": 0.1},
+        )
+    Intake(home.database, SystemClock(), Settings(state_dir=home.path)).accept("{", source="test")
+
+
+def intent(provider: str) -> dict[str, Any]:
+    """What a stored plan says of a device that is to get aes."""
+    return {
+        "device": provider,
         "host": "host4",
         "from_function": None,
         "to_function": "aes",
@@ -126,15 +140,6 @@ def fill(home: Home) -> None:
         "cost": 0.1,
         "reasons": [Reason("plan.serves", "1 slot of aes serves 1 waiting.").as_json()],
     }
-    with home.database.write() as tx:
-        tx.plans.add(
-            plan_id=home.plan,
-            now=now,
-            state=PlanState.EXECUTED,
-            inputs={},
-            result={"intents": [intent], "value": 1.0, "cost": 0.1},
-        )
-    Intake(home.database, SystemClock(), Settings(state_dir=home.path)).accept("{", source="test")
 
 
 def _boot(home: Home, flavor: Flavor, state: BootState, at: float) -> str:

@@ -5,26 +5,14 @@ from __future__ import annotations
 from uuid import uuid4
 
 from unit.console.conftest import Teller
-from unit.console.home import Home
+from unit.console.home import Home, intent
 
 from changeover.models.states import PlanState
 
 
 def _recommended(home: Home, *names: str) -> str:
     """A recommended plan that gives each of the devices aes."""
-    intents = [
-        {
-            "device": home.provider(name),
-            "host": "host4",
-            "from_function": None,
-            "to_function": "aes",
-            "slots": 1,
-            "gain": 1.0,
-            "cost": 0.1,
-            "reasons": [],
-        }
-        for name in names
-    ]
+    devices = [home.provider(name) for name in names]
     plan_id = str(uuid4())
     with home.database.write() as tx:
         tx.plans.add(
@@ -32,8 +20,8 @@ def _recommended(home: Home, *names: str) -> str:
             now=home.operator.clock.now(),
             state=PlanState.RECOMMENDED,
             inputs={},
-            result={"intents": intents, "value": 1.0, "cost": 0.1},
-            devices=[home.provider(name) for name in names],
+            result={"intents": [intent(uuid) for uuid in devices], "value": 1.0, "cost": 0.1},
+            devices=devices,
         )
     return plan_id
 
