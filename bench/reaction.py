@@ -209,7 +209,7 @@ def measure(boots: int, rounds: int) -> dict[str, Any]:
             servers.user_delete(first)
             for turn in range(1, 7):
                 react(servers, database, turn)
-            operator = Operator(database, load_catalog(live), SystemClock(), "bench")
+            operator = Operator(database, lambda: load_catalog(live), SystemClock(), "bench")
             pairs: list[tuple[str, str]] = []
             taken: dict[str, list[float]] = {}
             while len(pairs) < boots:

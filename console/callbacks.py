@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from changeover.console.desk import Desk
+from changeover.console.desk import Desk, operator_name
 from changeover.console.render import Column, Output, plain, short, span
 from changeover.models.callback import Callback
 from changeover.models.errors import Invalid, NotFound, Refuse
@@ -67,7 +67,7 @@ def retry(desk: Desk, out: Output, text: str | None) -> None:
         now = desk.clock.now()
         sent = tx.callbacks.retry(now, None if wanted is None else wanted.id)
         subject = "everything" if wanted is None else wanted.id
-        tx.audit.add(now, desk.operator.name, "callback.retried", subject, count=sent)
+        tx.audit.add(now, operator_name(), "callback.retried", subject, count=sent)
     if out.as_json:
         out.document({"retried": sent})
         return

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from changeover.console.desk import Desk
+
+if TYPE_CHECKING:
+    from changeover.worker.store.devices import DeviceRecord
 
 MOST = 200
 
@@ -22,19 +26,29 @@ def _matching(names: Callable[[Desk], Iterable[str]], incomplete: str) -> list[s
         desk.close()
 
 
+def _devices(desk: Desk) -> list[DeviceRecord]:
+    with desk.database.read() as tx:
+        return tx.devices.all()
+
+
 def devices(incomplete: str) -> list[str]:
-    """Devices of the catalog."""
-    return _matching(lambda desk: [d.name for d in desk.catalog.devices], incomplete)
+    """Devices that are known."""
+    return _matching(lambda desk: [d.name for d in _devices(desk)], incomplete)
 
 
 def hosts(incomplete: str) -> list[str]:
-    """Hosts of the catalog's devices."""
-    return _matching(lambda desk: sorted({d.host for d in desk.catalog.devices}), incomplete)
+    """Hosts of known devices."""
+    return _matching(lambda desk: sorted({d.host for d in _devices(desk)}), incomplete)
 
 
 def functions(incomplete: str) -> list[str]:
-    """Functions of the catalog."""
-    return _matching(lambda desk: list(desk.catalog.functions), incomplete)
+    """Functions that are known."""
+
+    def names(desk: Desk) -> Iterable[str]:
+        with desk.database.read() as tx:
+            return tx.functions.known()
+
+    return _matching(names, incomplete)
 
 
 def boots(incomplete: str) -> list[str]:

@@ -228,7 +228,7 @@ def _run(settings: Settings, console: Console) -> int:
         servers = open_simulated_servers(settings, placement, SystemClock())
         database = open_database(settings)
         catalog = load_catalog(settings)
-        operator = Operator(database, catalog, SystemClock(), "demo")
+        operator = Operator(database, lambda: catalog, SystemClock(), "demo")
         console.print(f"ready after {time.monotonic() - began:.1f} s")
         emitter = KombuEmitter(notification_url(settings), settings.notification_exchange)
         scenario = Scenario(servers, operator, emitter)

@@ -8,6 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from changeover.models.catalog import Catalog
     from changeover.worker.operate import Operator
     from changeover.worker.ports.clock import Clock
@@ -77,7 +79,13 @@ class Desk:
         """A person at the controls; what is asked for is hinted to the workers at once."""
         from changeover.worker.operate import Operator
 
-        return Operator(self.sending_database, self.catalog, self.clock, operator_name())
+        return Operator(self.sending_database, lambda: self.catalog, self.clock, operator_name())
+
+    @cached_property
+    def device_names(self) -> Mapping[str, str]:
+        """What devices are called, by provider: as stored, so that no catalog is needed."""
+        with self.database.read() as tx:
+            return tx.devices.names()
 
     @cached_property
     def sending_database(self) -> Database:

@@ -31,11 +31,9 @@ def discover(desk: Desk, out: Output, *, fresh: bool) -> None:
         Column("note", "note"),
     ]
     shown = [{**row, "for": span(row["for_seconds"])} for row in rows]
-    rules = len(desk.catalog.discover)
     empty = (
-        f"the catalog's {rules} rules have found nothing yet: `changeover discover --fresh` looks"
-        if rules
-        else "the catalog has no rules under discover: its devices are those that it lists"
+        "no rule of the catalog (under discover) has found anything yet: `changeover discover "
+        "--fresh` looks; devices that it lists by name are in `changeover devices`"
     )
     out.listing(rows, columns, shown, empty=empty)
 

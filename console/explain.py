@@ -29,18 +29,31 @@ def find_subject(desk: Desk, text: str) -> Found:
         found = Lookup(tx).find(text)
     if record is not None:
         return Found("device", record.provider)
-    device = desk.catalog.device(text)
-    if device is not None:
-        return Found("device", device.provider)
     if not found:
-        raise NotFound(
-            f"there is no device, boot, server, changeover, task or plan {text}: see "
-            "`changeover devices`, `boots`, `changeovers`, `tasks` and `plans`"
-        )
+        return _new_device(desk, text)
     if len(found) > 1:
         many = ", ".join(f"{f.kind} {f.id}" for f in found)
         raise Invalid(f"{text} may mean any of {many}: type more of it")
     return found[0]
+
+
+def _new_device(desk: Desk, text: str) -> Found:
+    """A device that the catalog names and the workers do not know yet."""
+    from changeover.worker.store.lookup import Found
+
+    missing = (
+        f"there is no device, boot, server, changeover, task or plan {text}: see "
+        "`changeover devices`, `boots`, `changeovers`, `tasks` and `plans`"
+    )
+    try:
+        device = desk.catalog.device(text)
+    except Invalid as exc:
+        raise NotFound(
+            f"{missing}; whether the catalog names a new device so cannot be said:\n{exc.message}"
+        ) from exc
+    if device is None:
+        raise NotFound(missing)
+    return Found("device", device.provider)
 
 
 def find_id(desk: Desk, text: str, *kinds: str) -> str:
@@ -66,10 +79,6 @@ def explain(desk: Desk, out: Output, text: str) -> None:
 
 def _gone(kind: str, identifier: str) -> NotFound:
     return NotFound(f"there is no {kind} {identifier} any more")
-
-
-def _names(desk: Desk) -> Mapping[str, str]:
-    return {d.provider: d.name for d in desk.catalog.devices}
 
 
 def _boot(desk: Desk, out: Output, boot_id: str) -> None:
@@ -104,7 +113,7 @@ def _boot(desk: Desk, out: Output, boot_id: str) -> None:
             }
         )
         return
-    names = _names(desk)
+    names = desk.device_names
     out.facts(
         f"boot {boot.id}: {boot.state}",
         {
@@ -255,7 +264,7 @@ def _device(desk: Desk, out: Output, provider: str) -> None:
         out.heading("its changeovers")
         changeover_listing(desk, out, past, empty="")
     if deeds:
-        _history(out, deeds, _names(desk))
+        _history(out, deeds, desk.device_names)
 
 
 def _in_placement(desk: Desk, provider: str) -> dict[str, Any]:
@@ -353,7 +362,7 @@ def _changeover(desk: Desk, out: Output, changeover_id: str) -> None:
             }
         )
         return
-    names = _names(desk)
+    names = desk.device_names
     out.facts(
         f"changeover {changeover.id}: {changeover.state}",
         {
@@ -392,7 +401,7 @@ def _task(desk: Desk, out: Output, task_id: str) -> None:
             {"kind": "task", "task": plain(task), "changeovers": plain(made), "history": deeds}
         )
         return
-    names = _names(desk)
+    names = desk.device_names
     out.facts(
         f"task {task.id}: {task.state}",
         {
@@ -421,7 +430,7 @@ def _plan(desk: Desk, out: Output, plan_id: str) -> None:
     if out.as_json:
         out.document({"kind": "plan", "plan": plain(plan), "changeovers": plain(made)})
         return
-    names = _names(desk)
+    names = desk.device_names
     out.facts(
         f"plan {plan['id']}: {plan['state']}",
         {

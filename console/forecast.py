@@ -53,7 +53,7 @@ def _forecast(desk: Desk) -> dict[str, Any]:
     from changeover.policies.balancing.outlook import Prospect
     from changeover.worker.history import STALE
 
-    catalog, settings, now = desk.catalog, desk.settings, desk.clock.now()
+    settings, now = desk.settings, desk.clock.now()
     with desk.database.read() as tx:
         stored, at = tx.demand.outlook()
         records = tx.devices.all()
@@ -63,13 +63,14 @@ def _forecast(desk: Desk) -> dict[str, Any]:
             offered[record.function] += record.slots
             free[record.function] += record.slots - record.used - record.reserved
     made = {name: Prospect.from_json(data) for name, data in stored.get("functions", {}).items()}
+    pools = stored.get("pools", {})  # of the workers' catalog; earlier releases kept none
     age = now - float(stored["began"]) if stored else 0.0
     young = age < settings.forecast_after_seconds
     functions = []
-    for name in sorted(made.keys() & catalog.functions.keys()):
-        prospect, pool = made[name], catalog.pool(name)
-        least = max(len(prospect.weights), pool.min_free)
-        why = _why(prospect, pool.mode, young=young, enough=free[name] >= least)
+    for name, prospect in sorted(made.items()):
+        pool = pools.get(name, {"mode": None, "floor": 0})
+        least = max(len(prospect.weights), pool["floor"])
+        why = _why(prospect, pool["mode"], young=young, enough=free[name] >= least)
         functions.append(
             {
                 "function": name,
@@ -77,8 +78,7 @@ def _forecast(desk: Desk) -> dict[str, Any]:
                 "slots_offered": offered[name],
                 "slots_free": free[name],
                 "slots_wanted": len(prospect.weights),
-                "floor": pool.min_free,
-                "mode": pool.mode,
+                **pool,
                 "why": why,
             }
         )
@@ -93,14 +93,15 @@ def _forecast(desk: Desk) -> dict[str, Any]:
     return {"made_at": at, "seen_seconds": age, "why": why, "functions": functions}
 
 
-def _why(prospect: Prospect, mode: str, *, young: bool, enough: bool) -> str:
+def _why(prospect: Prospect, mode: str | None, *, young: bool, enough: bool) -> str:
     if young and not prospect.prior:
         return "not acted on: too little was seen"
     if not prospect.weights:
         return "nothing: hardly any boot would be lost"
     if enough:
         return "enough is free"
-    return f"{prospect.lost_a_day:.2f} boots a day would fail without; mode {mode}"
+    told = f"{prospect.lost_a_day:.2f} boots a day would fail without"
+    return told if mode is None else f"{told}; mode {mode}"
 
 
 def thrash(desk: Desk, out: Output, *, days: float) -> None:

@@ -133,7 +133,7 @@ def _ask_placement(
     traits = frozenset(trait for given in required for trait in given.split(",") if trait)
     request = ResourceRequest((RequestGroup(resources=amounts, required=traits),))
     found = desk.placement.candidates(request, CANDIDATES_LIMIT)
-    names = {d.provider: d.name for d in desk.catalog.devices}
+    names = desk.device_names
     return [
         Candidate(
             ", ".join(names.get(uuid, uuid) for uuid in candidate.allocations),

@@ -22,7 +22,7 @@ def listing(desk: Desk, out: Output) -> None:
     with desk.database.read() as tx:
         records = tx.reservations.all()
         keeps = {record.id: tx.keeps.standing(now, subject=record.id) for record in records}
-    names = {device.provider: device.name for device in desk.catalog.devices}
+    names = desk.device_names
     rows = [{**plain(record), "kept": plain(keeps[record.id])} for record in records]
     shown = (
         {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from changeover.console.desk import Desk
 from changeover.console.render import Column, Output, plain, short, span
+from changeover.models.errors import Invalid
 from changeover.models.states import BOOT_WANTS, CHANGEOVER_MOVING, ChangeoverState
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ def devices(
         read_now(desk)
     rows = [
         row
-        for row in device_rows(desk)
+        for row in _device_rows(desk, out)
         if (host is None or row["host"] == host)
         and (function is None or row["function"] == function)
     ]
@@ -249,32 +250,43 @@ def devices(
     out.listing(rows, columns, shown, empty="no such devices: see `changeover config check`")
 
 
-def device_rows(desk: Desk) -> list[dict[str, Any]]:
+def _catalog_or_note(desk: Desk, out: Output) -> Catalog | None:
+    """The catalog; where it cannot be read, what is stored of it is shown, with a note."""
+    try:
+        return desk.catalog
+    except Invalid as exc:
+        problem, *more = exc.message.splitlines()
+        said = f" (and {len(more)} more: see `changeover config check`)" if more else ""
+        out.note(f"shown as last loaded, for the catalog cannot be read: {problem}{said}")
+        return None
+
+
+def _device_rows(desk: Desk, out: Output) -> list[dict[str, Any]]:
     """All devices of the catalog, with what the database knows of them."""
     now = desk.clock.now()
     with desk.database.read() as tx:
         records = {r.provider: r for r in tx.devices.all()}
         live = {c.device: c for c in tx.changeovers.live()}
+    catalog = _catalog_or_note(desk, out)
+    if catalog is None:
+        return [device_row(None, r, live.get(r.provider), now) for r in records.values()]
     return [
-        device_row(d, records.get(d.provider), live.get(d.provider), now)
-        for d in desk.catalog.devices
+        device_row(d, records.get(d.provider), live.get(d.provider), now) for d in catalog.devices
     ]
 
 
+_ONLY_IN_CATALOG = ("card", "address", "owner", "pinned")
+
+
 def device_row(
-    device: Device, record: DeviceRecord | None, live: Changeover | None, now: float
+    device: Device | None, record: DeviceRecord | None, live: Changeover | None, now: float
 ) -> dict[str, Any]:
-    """One device: its catalog entry and its row as one."""
+    """One device: its catalog entry and its row as one. One of both may be missing."""
     state, note = _device_state(device, record, live)
+    called = device or record
     row: dict[str, Any] = {
-        "name": device.name,
-        "provider": device.provider,
-        "host": device.host,
-        "model": device.model,
-        "card": device.card,
-        "address": device.address,
-        "owner": device.owner,
-        "pinned": device.pinned,
+        **{key: getattr(called, key) for key in ("name", "provider", "host", "model")},
+        **{key: getattr(device, key, None) for key in _ONLY_IN_CATALOG},
         "function": None,
         "slots": 0,
         "used": 0,
@@ -298,7 +310,7 @@ def device_row(
 
 
 def _device_state(
-    device: Device, record: DeviceRecord | None, live: Changeover | None
+    device: Device | None, record: DeviceRecord | None, live: Changeover | None
 ) -> tuple[str, str | None]:
     if live is not None:
         text = live.reason.text
@@ -311,10 +323,10 @@ def _device_state(
         return "trouble", record.trouble.text
     if record.read_at is None:
         return "unread", None
+    note = "pinned" if device is not None and device.pinned else None
     if record.used:
-        return "in use", "pinned" if device.pinned else None
-    empty = record.function is None
-    return ("empty" if empty else "idle"), "pinned" if device.pinned else None
+        return "in use", note
+    return ("empty" if record.function is None else "idle"), note
 
 
 def boots(
@@ -356,11 +368,11 @@ def boots(
 def functions(desk: Desk, out: Output) -> None:
     """One line a function of the catalog."""
     with desk.database.read() as tx:
-        stopped = tx.functions.stopped()
-    rows = [
-        {**f.model_dump(mode="json"), "stopped": plain(stopped.get(f.name))}
-        for f in desk.catalog.functions.values()
-    ]
+        stored, stopped = tx.functions.known(), tx.functions.stopped()
+    catalog = _catalog_or_note(desk, out)
+    if catalog is not None:
+        stored = {name: f.model_dump(mode="json") for name, f in catalog.functions.items()}
+    rows = [{**f, "stopped": plain(stopped.get(name))} for name, f in stored.items()]
     columns = [
         Column("name", "function"),
         Column("resource_class", "class"),
@@ -390,7 +402,7 @@ def tasks(desk: Desk, out: Output, *, queued: bool = False) -> None:
     now = desk.clock.now()
     with desk.database.read() as tx:
         found = tx.tasks.all(queued_only=queued)
-    names = _device_names(desk.catalog)
+    names = desk.device_names
     rows = [
         {**plain(t), "device_name": names.get(t.device, t.device) if t.device else None}
         for t in found
@@ -448,7 +460,7 @@ CHANGEOVER_COLUMNS = [
 def changeover_listing(desk: Desk, out: Output, found: Iterable[Changeover], *, empty: str) -> None:
     """Changeovers as a listing."""
     those = list(found)
-    names = _device_names(desk.catalog)
+    names = desk.device_names
     rows = [{**plain(c), "device_name": names.get(c.device, c.device)} for c in those]
     shown = (changeover_line(c, names, desk.clock.now()) for c in those)
     out.listing(rows, CHANGEOVER_COLUMNS, shown, empty=empty)
@@ -469,16 +481,12 @@ def changeover_line(c: Changeover, names: Mapping[str, str], now: float) -> dict
     }
 
 
-def _device_names(catalog: Catalog) -> Mapping[str, str]:
-    return {d.provider: d.name for d in catalog.devices}
-
-
 def plans(desk: Desk, out: Output, *, limit: int = 50) -> None:
     """One line a plan that wanted changeovers, newest first."""
     now = desk.clock.now()
     with desk.database.read() as tx:
         found = tx.plans.latest(limit)
-    names = _device_names(desk.catalog)
+    names = desk.device_names
     columns = [
         Column("plan", "plan"),
         Column("state", "state"),
@@ -535,7 +543,7 @@ def audit(desk: Desk, out: Output, subject: str | None, *, limit: int = 100) -> 
     wanted = None if subject is None else find_subject(desk, subject).id
     with desk.database.read() as tx:
         found = tx.audit.latest(limit) if wanted is None else tx.audit.of(wanted, limit)
-    history(out, found, _device_names(desk.catalog))
+    history(out, found, desk.device_names)
 
 
 def history(

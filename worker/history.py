@@ -107,11 +107,14 @@ def _learn(
     history.advance(now)
     history.learn()
     made = outlook(history, priors_of(world), most_of(world))
-    seen = {name: prospect.as_json() for name, prospect in made.items()}
-    began = history.began if history.began is not None else now
-    tx.demand.learnt(
-        history.to_dict(), {"began": began, "functions": seen, "window": history.burst_window}, now
-    )
+    pools = {name: world.catalog.pool(name) for name in made}
+    seen = {
+        "began": history.began if history.began is not None else now,
+        "functions": {name: prospect.as_json() for name, prospect in made.items()},
+        "pools": {name: {"mode": p.mode, "floor": p.min_free} for name, p in pools.items()},
+        "window": history.burst_window,
+    }
+    tx.demand.learnt(history.to_dict(), seen, now)
     return len(new) + len(gone)
 
 

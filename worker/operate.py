@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -32,12 +32,21 @@ PAUSE = "pause"
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A person at the controls: ``name`` goes into the audit."""
+    """A person at the controls: ``name`` goes into the audit.
+
+    ``open_catalog`` is asked only for what concerns the catalog: an emergency stop, or a word on
+    what is stored, must not fail for want of one.
+    """
 
     database: Database
-    catalog: Catalog
+    open_catalog: Callable[[], Catalog]
     clock: Clock
     name: str
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog; raises what opening it raises."""
+        return self.open_catalog()
 
     def program(
         self,
@@ -167,9 +176,11 @@ class Operator:
 
         Its fence stays: it offers nothing until the next changeover has published it.
         """
-        device = self._known_device(device_name)
         with self.database.write() as tx:
             now = self.clock.now()
+            device = tx.devices.get(device_name)
+            if device is None:
+                raise NotFound(f"there is no device {device_name}; see `changeover devices`")
             changeover = tx.changeovers.live_of_device(device.provider)
             if changeover is None or changeover.state is not ChangeoverState.QUARANTINED:
                 raise Refuse(f"{device.name} is not quarantined")
@@ -194,7 +205,8 @@ class Operator:
         """
         with self.database.write() as tx:
             plan = self._recommended(tx, plan_id)
-            names = {p: self._name(p) for p in plan["devices"]}
+            called = tx.devices.names()
+            names = {p: called.get(p, p) for p in plan["devices"]}
             for name in (*only, *without):
                 if name not in names.values():
                     among = ", ".join(sorted(names.values()))
@@ -234,10 +246,6 @@ class Operator:
             raise Refuse(f"plan {plan_id} is {plan['state']}: only recommended ones are decided")
         return plan
 
-    def _name(self, provider: str) -> str:
-        device = self.catalog.device(provider)
-        return provider if device is None else device.name
-
     def pause(self, why: str) -> None:
         """Start no changeover until :meth:`resume`; those under way are finished."""
         self._switch({"on": True, "why": why, "by": self.name}, "pause")
@@ -255,9 +263,12 @@ class Operator:
 
     def allow(self, function: str) -> None:
         """Lift the stop of a function whose artifact failed on several devices."""
-        self._known_function(function)
         with self.database.write() as tx:
             now = self.clock.now()
+            known = tx.functions.known()
+            if function not in known:
+                there = ", ".join(known) or "none"
+                raise NotFound(f"there is no function {function}; there are: {there}")
             tx.functions.allow(function, now)
             tx.audit.add(now, self.name, "function.allowed", function)
             tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)

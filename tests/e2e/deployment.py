@@ -121,7 +121,7 @@ def deployed(state_dir: Path, **settings: Any) -> Iterator[Deployment]:
             cards=cards,
             placement=placement,
             catalog=catalog,
-            operator=Operator(database, catalog, SystemClock(), "test"),
+            operator=Operator(database, lambda: catalog, SystemClock(), "test"),
         )
         servers.close()
         database.dispose()

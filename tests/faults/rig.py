@@ -216,6 +216,7 @@ def rigged(
         live = supervisor.settings
         direct = {} if users_endpoint is None else {"placement_endpoint": users_endpoint}
         placement = open_placement(live.model_copy(update=direct))
+        catalog = load_catalog(live)
         rig = Rig(
             supervisor,
             live,
@@ -224,8 +225,8 @@ def rigged(
             open_simulated_servers(live, placement, SystemClock()),
             open_cards(live, SystemClock()),
             placement,
-            load_catalog(live),
-            Operator(open_database(live), load_catalog(live), SystemClock(), "battery"),
+            catalog,
+            Operator(open_database(live), lambda: catalog, SystemClock(), "battery"),
             placement_database or f"sqlite:///{state_dir / 'placement' / 'placement.sqlite'}",
         )
         yield rig

@@ -112,7 +112,7 @@ class Cloud:
         refresh(self.world)
         self.clock.advance(60.0)
         self._tick()
-        self.operator = Operator(self.database, self.catalog, self.clock, "somebody")
+        self.operator = Operator(self.database, lambda: self.catalog, self.clock, "somebody")
         self.seen: list[tuple[str, frozenset[str], bool]] = []
         """What Placement showed at each step: state, functions, whether it was open."""
 

@@ -347,7 +347,7 @@ class Cloud:
         self.database.courier = self.hints.extend
         self.workers: dict[str, Worker] = {}
         self.intake = Intake(self.database, self.clock, self.settings)
-        self.operator = Operator(self.database, self.catalog, self.clock, "somebody")
+        self.operator = Operator(self.database, lambda: self.catalog, self.clock, "somebody")
         self.accepted: list[Accepted] = []
         self.servers_up: dict[str, bool] = {}
         self.users: dict[str, tuple[str, ...]] = {}

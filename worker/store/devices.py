@@ -102,6 +102,11 @@ class Devices:
         )
         return [DeviceRecord(**row) for row in rows]
 
+    def names(self) -> dict[str, str]:
+        """What every device is called, by its provider; those that the catalog lost too."""
+        rows = self.session.rows(select(DeviceRow.provider, DeviceRow.name))
+        return {row["provider"]: row["name"] for row in rows}
+
     def these(self, providers: Iterable[str]) -> list[DeviceRecord]:
         """The devices of those providers that the catalog knows."""
         rows = self.session.rows(
@@ -238,6 +243,14 @@ class Functions:
                 .values(name=function.name, **values)
                 .on_conflict_do_update(index_elements=[FunctionRow.name], set_=fresh)
             )
+
+    def known(self) -> dict[str, dict[str, Any]]:
+        """Functions that the catalog knew when it was loaded: each as it stood there, by name."""
+        columns = select(FunctionRow.name, FunctionRow.definition)
+        rows = self.session.rows(
+            columns.where(FunctionRow.known.is_(True)).order_by(FunctionRow.name)
+        )
+        return {row["name"]: row["definition"] for row in rows}
 
     def stopped(self) -> dict[str, Reason]:
         """Functions that may not be programmed, and why."""

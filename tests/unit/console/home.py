@@ -80,7 +80,7 @@ def make_home(path: Path) -> Home:
     fleet = describe_fleet(shape)
     database = Database(url)
     env = {"CHANGEOVER_STATE_DIR": str(path)}
-    operator = Operator(database, fleet.catalog, SystemClock(), "tester")
+    operator = Operator(database, lambda: fleet.catalog, SystemClock(), "tester")
     return Home(path, shape, fleet.catalog, database, operator, env)
 
 
@@ -140,6 +140,22 @@ def intent(provider: str) -> dict[str, Any]:
         "cost": 0.1,
         "reasons": [Reason("plan.serves", "1 slot of aes serves 1 waiting.").as_json()],
     }
+
+
+def recommended(home: Home, *names: str) -> str:
+    """A recommended plan that gives each of the devices aes."""
+    devices = [home.provider(name) for name in names]
+    plan_id = str(uuid4())
+    with home.database.write() as tx:
+        tx.plans.add(
+            plan_id=plan_id,
+            now=home.operator.clock.now(),
+            state=PlanState.RECOMMENDED,
+            inputs={},
+            result={"intents": [intent(uuid) for uuid in devices], "value": 1.0, "cost": 0.1},
+            devices=devices,
+        )
+    return plan_id
 
 
 def _boot(home: Home, flavor: Flavor, state: BootState, at: float) -> str:

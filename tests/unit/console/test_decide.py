@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-from uuid import uuid4
-
 from unit.console.conftest import Teller
-from unit.console.home import Home, intent
+from unit.console.home import Home, recommended
 
 from changeover.models.states import PlanState
-
-
-def _recommended(home: Home, *names: str) -> str:
-    """A recommended plan that gives each of the devices aes."""
-    devices = [home.provider(name) for name in names]
-    plan_id = str(uuid4())
-    with home.database.write() as tx:
-        tx.plans.add(
-            plan_id=plan_id,
-            now=home.operator.clock.now(),
-            state=PlanState.RECOMMENDED,
-            inputs={},
-            result={"intents": [intent(uuid) for uuid in devices], "value": 1.0, "cost": 0.1},
-            devices=devices,
-        )
-    return plan_id
 
 
 def _stored(home: Home, plan_id: str) -> tuple[PlanState, list[str]]:
@@ -35,7 +17,7 @@ def _stored(home: Home, plan_id: str) -> tuple[PlanState, list[str]]:
 
 def test_some_devices_of_a_plan_are_approved(tell: Teller, home: Home) -> None:
     for words in (("--only", "fpga4"), ("--without", "fpga9")):
-        plan = _recommended(home, "fpga4", "fpga9")
+        plan = recommended(home, "fpga4", "fpga9")
         assert tell("plan", "approve", plan, *words, "--json").json["approved"] == ["fpga4"]
         assert _stored(home, plan) == (PlanState.APPROVED, [home.provider("fpga4")])
         told = tell("plan", "refuse", plan)
@@ -44,7 +26,7 @@ def test_some_devices_of_a_plan_are_approved(tell: Teller, home: Home) -> None:
 
 
 def test_what_cannot_be_approved_decides_nothing(tell: Teller, home: Home) -> None:
-    plan = _recommended(home, "fpga4", "fpga9")
+    plan = recommended(home, "fpga4", "fpga9")
     both = sorted(home.provider(name) for name in ("fpga4", "fpga9"))
     for words, said in (
         (("--only", "fpga12"), "it has: fpga4, fpga9"),

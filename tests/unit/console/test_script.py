@@ -146,7 +146,9 @@ def test_completion_names_devices_functions_and_boots(home: Home) -> None:
     assert complete("program", "--function", "nvidia-3") == ["nvidia-35", "nvidia-36", "nvidia-37"]
     assert complete("release", "dyn2-") == ["dyn2-r1", "dyn2-r2", "dyn2-r3", "dyn2-r4"]
     (home.path / "catalog.yaml").write_text("nonsense", encoding="utf-8")
-    assert complete("explain", "fpga") == []
+    assert complete("explain", "fpga12") == ["fpga12"]
+    (home.path / "changeover.sqlite").write_text("nonsense", encoding="utf-8")
+    assert complete("explain", "fpga12") == []
 
 
 def test_on_a_terminal_tables_are_drawn_and_a_layout_asks(home: Home) -> None:
