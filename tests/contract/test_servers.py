@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -581,6 +582,48 @@ def test_who_dies_while_building_is_succeeded(shared: Cloud, *, claimed: bool) -
     assert found is not None
     assert (found.status, found.host) == (ServerStatus.ACTIVE, "host1")
     assert [e.server for e in cloud.events(ServerCreated)] == [building.uuid]
+
+
+BUILDER = """
+import sys
+from changeover.worker.adapters.clock import SystemClock
+from changeover.worker.simulator.placement import MemoryPlacement
+from changeover.worker.simulator.servers import SimulatedServers
+
+class Slow(MemoryPlacement):
+    def held(self, consumer):
+        print("building", flush=True)
+        sys.stdin.read()
+        raise AssertionError
+
+SimulatedServers(sys.argv[1], Slow(), SystemClock()).boot("s", "fpga.aes")
+"""
+
+
+def test_a_builder_is_known_to_live_where_its_process_is_not_seen(
+    shared: Cloud, tmp_path: Path
+) -> None:
+    """As between containers: they have the files in common, and no process ids."""
+    apart = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
+    if shutil.which("unshare") is None or subprocess.run([*apart, "true"], check=False).returncode:
+        pytest.skip("no process namespaces can be made here")
+    builder = subprocess.Popen(
+        [*apart, sys.executable, "-c", BUILDER, tmp_path / "servers.sqlite"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    with builder:
+        assert builder.stdout is not None
+        assert builder.stdout.readline() == b"building\n"
+        (building,) = shared.servers.servers()
+        found = shared.servers.get(building.uuid)
+        assert found is not None
+        assert found.status is ServerStatus.BUILD
+        builder.kill()
+        assert builder.stdout.read() == b""  # it is gone, not only the one that was killed
+    found = shared.servers.get(building.uuid)
+    assert found is not None
+    assert (found.status, found.host) == (ServerStatus.ACTIVE, "host1")
+    assert not list((tmp_path / "servers.builds").iterdir())
 
 
 class Deadly(MemoryPlacement):

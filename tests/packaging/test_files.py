@@ -17,11 +17,14 @@ from typing import Any
 import jsonschema
 import pytest
 import typer
+from build_context import build_context
 from ruamel.yaml import YAML
+from services import free_port
 from typer.main import get_command
 
 from changeover.console.cli import app
 from changeover.models.catalog import Catalog
+from changeover.worker.embedded.child import start_child
 from changeover.worker.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -127,17 +130,101 @@ def test_the_settings_of_compose_load(
 
 
 def test_compose_holds_no_secret(compose: dict[str, Any]) -> None:
-    needed = set(re.findall(r"\$\{(\w+):\?", read("compose.yaml")))
+    needed = set(re.findall(r"\$\{(\w+):[?-]", read("compose.yaml")))
     given = set(re.findall(r"^#?(\w+)=", read(".env.example"), re.MULTILINE))
-    assert needed <= given
+    assert needed == given
     assert not re.findall(r"^\w*PASSWORD=.+", read(".env.example"), re.MULTILINE)
     for service in compose["services"].values():
         for name, value in service.get("environment", {}).items():
-            if re.search(r"PASS(WORD)?$|AUTH$", name) and not name.endswith("RANDOM_ROOT_PASSWORD"):
+            # A random one is written to the database's log.
+            assert not name.endswith("RANDOM_ROOT_PASSWORD")
+            if re.search(r"PASS(WORD)?$|AUTH$", name):
                 assert value.startswith("${"), name
             filled = re.sub(r"\$\{[^}]*\}", "$", value)
             if login := re.search(r"://[^/@]*:([^@/]*)@", filled):
                 assert login[1] == "$", name
+
+
+def test_what_is_built_here_is_built_once_and_never_fetched(compose: dict[str, Any]) -> None:
+    """Several builders of one name race for it: "already exists"."""
+    services = compose["services"].values()
+    built = [service["image"] for service in services if "build" in service]
+    assert sorted(built) == ["changeover-placement:local", "changeover:local"]
+    for service in services:
+        assert (service.get("pull_policy") == "never") is (service["image"] in built)
+
+
+def test_what_is_built_here_runs_with_the_least_rights(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        if service.get("pull_policy") != "never":
+            continue
+        assert service["read_only"] is True, name
+        assert service["tmpfs"] == ["/tmp"], name  # noqa: S108 - the container's own
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["init"] is True, name  # Python as process 1 would not heed SIGTERM
+
+
+def test_up_waits_for_what_runs_once(compose: dict[str, Any]) -> None:
+    """`up --wait` takes one that has ended for a failure unless somebody waits for its end."""
+    awaited = {
+        (other, how["condition"])
+        for service in compose["services"].values()
+        for other, how in service.get("depends_on", {}).items()
+    }
+    for name, service in compose["services"].items():
+        if "profiles" not in service and service["restart"] != "unless-stopped":
+            assert (name, "service_completed_successfully") in awaited, name
+
+
+def test_redis_gives_up_root_and_answers_only_with_its_password(
+    compose: dict[str, Any], tmp_path: Path
+) -> None:
+    """Its real command, with a stand-in for the image's entrypoint; the port is another."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    port = free_port()
+    entrypoint = tmp_path / "docker-entrypoint.sh"
+    entrypoint.write_text(f'#!/bin/sh\ntouch {tmp_path}/used\nexec "$@" --port {port} --dir .\n')
+    entrypoint.chmod(0o755)
+    service = compose["services"]["redis"]
+    [password] = service["environment"]
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", password: "s3cret"}
+    kind, *check = service["healthcheck"]["test"]
+    assert kind == "CMD"
+    check[1:1] = ["-p", str(port)]
+    server = start_child(
+        [word.replace("$$", "$") for word in service["command"]],
+        name="redis",
+        env=env,
+        cwd=tmp_path,
+        log_path=tmp_path / "log",
+    )
+    try:
+        server.wait_until(
+            lambda: not subprocess.run(check, env=env, capture_output=True, check=False).returncode,
+            timeout=30.0,
+        )
+        assert (tmp_path / "used").exists()
+        assert b"s3cret" not in Path(f"/proc/{server.pid}/cmdline").read_bytes()
+        refused = subprocess.run(
+            check, env={**env, password: "other"}, capture_output=True, check=False
+        )
+        assert refused.returncode
+    finally:
+        server.stop()
+
+
+def test_nothing_but_what_is_installed_gets_into_an_image() -> None:
+    sent = set(build_context(ROOT))
+    tops = {path.parts[0] for path in sent}
+    text = read("Dockerfile")
+    locks = set(re.findall(r"^COPY (?!--from)(\S+\.lock) ", text, re.MULTILINE))
+    project = {"pyproject.toml", "README.md", "src", "models", "policies", "worker", "console"}
+    assert tops == locks | project
+    for path in sent:
+        assert "__pycache__" not in path.parts
+        assert not any(part.endswith(".egg-info") for part in path.parts)
 
 
 def test_the_dockerfile_has_the_targets_and_copies_what_is_there(compose: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from build_context import build_context
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("models", "policies", "worker", "console")
@@ -17,13 +18,12 @@ PACKAGES = ("models", "policies", "worker", "console")
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy of the tree, so that nothing is left here, and offline."""
+    """Built offline from what the image is built from, copied: nothing is left here."""
     pytest.importorskip("setuptools", minversion="80")
     tree = tmp_path_factory.mktemp("tree") / "changeover"
-    ignored = shutil.ignore_patterns(
-        ".*", "build", "dist", "tests", "bench", "__pycache__", "*.egg-info"
-    )
-    shutil.copytree(ROOT, tree, symlinks=True, ignore=ignored)
+    for path in build_context(ROOT):
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / path, tree / path, follow_symlinks=False)
     out = tree.parent / "dist"
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"]
     subprocess.run(

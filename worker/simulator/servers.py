@@ -2,7 +2,8 @@
 
 A boot asks Placement for candidates, ranks them by preferred traits, claims one and ends ACTIVE,
 or in ERROR with NoValidHost as Nova's fault; then it notifies as Nova does. Who dies while it
-builds a server is succeeded by the next process that looks at it. The table ``journal`` is
+builds a server is succeeded by the next process that looks at it: a build holds a lock beside the
+file, which the kernel frees, also where processes do not see each other. The table ``journal`` is
 append-only: what was asked, claimed, built, released, for those who check the whole.
 """
 
@@ -13,7 +14,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +24,7 @@ from uuid import UUID, uuid4, uuid5
 
 from changeover.models.blueprint import Blueprint
 from changeover.models.errors import (
+    Busy,
     ChangeoverError,
     Invalid,
     NotFound,
@@ -37,6 +39,7 @@ from changeover.models.placement import AllocationCandidate, ResourceRequest
 from changeover.policies.device_profile import profile_groups, with_profile
 from changeover.policies.rank import rank
 from changeover.policies.request import FlavorRequest, request_of_spec
+from changeover.worker import flock
 from changeover.worker.ports.accelerators import Accelerators
 from changeover.worker.ports.clock import Clock
 from changeover.worker.ports.placement import PlacementTenant
@@ -60,7 +63,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS servers (
     uuid TEXT PRIMARY KEY, name TEXT NOT NULL, project TEXT NOT NULL, user TEXT NOT NULL,
     status TEXT NOT NULL, fault TEXT NOT NULL DEFAULT '', host TEXT, metadata TEXT NOT NULL,
-    blueprint TEXT NOT NULL, request_id TEXT NOT NULL, place INTEGER NOT NULL, builder INTEGER,
+    blueprint TEXT NOT NULL, request_id TEXT NOT NULL, place INTEGER NOT NULL,
     created REAL NOT NULL, launched REAL, deleted REAL
 );
 CREATE INDEX IF NOT EXISTS servers_by_request ON servers (request_id);
@@ -141,6 +144,7 @@ class SimulatedServers:
         self.longest_request_seconds = longest_request_seconds
         self._accelerators = accelerators
         self._path = str(path)
+        self._builds = None if self._path == ":memory:" else Path(path).with_suffix(".builds")
         self._placement = placement
         self._clock = clock
         self._emit = emit
@@ -309,8 +313,8 @@ class SimulatedServers:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
         self._called()
         row = self._row(uuid)
-        if row is not None and row["status"] == ServerStatus.BUILD and _is_dead(row["builder"]):
-            self._succeed(row["request_id"], row["builder"])
+        if row is not None and row["status"] == ServerStatus.BUILD:
+            self._succeed(row["request_id"])
             row = self._row(uuid)
         if row is None or row["status"] == ServerStatus.DELETED:
             return None
@@ -442,29 +446,30 @@ class SimulatedServers:
         self._request_of(self._spec(blueprint, 1))  # what it refuses is not created
         count = int(order["count"])
         now = self._clock.now()
-        with self._tx() as db:
-            self._check_quota(db, order["project"], count)
-            request_id = f"req-{self._new_id(db)}"
-            uuids = [self._new_id(db) for _ in range(count)]
-            for place, uuid in enumerate(uuids):
-                name = blueprint.name + (f"-{place + 1}" if count > 1 else "")
-                _insert(
-                    db,
-                    uuid=uuid,
-                    name=name,
-                    project=order["project"],
-                    user=order["user"],
-                    status=ServerStatus.BUILD,
-                    metadata=json.dumps(order["metadata"]),
-                    blueprint=json.dumps(order["blueprint"]),
-                    request_id=request_id,
-                    place=place,
-                    builder=os.getpid(),
-                    created=now,
-                )
-                marks = {k: v for k, v in order["metadata"].items() if k in (MARKER, REPLACES)}
-                self._note(db, "create", uuid, by=order["by"], **marks)
-        self._build(request_id)
+        with ExitStack() as building:
+            with self._tx() as db:
+                self._check_quota(db, order["project"], count)
+                request_id = f"req-{self._new_id(db)}"
+                uuids = [self._new_id(db) for _ in range(count)]
+                building.enter_context(self._building(request_id))  # before anybody sees them
+                for place, uuid in enumerate(uuids):
+                    name = blueprint.name + (f"-{place + 1}" if count > 1 else "")
+                    _insert(
+                        db,
+                        uuid=uuid,
+                        name=name,
+                        project=order["project"],
+                        user=order["user"],
+                        status=ServerStatus.BUILD,
+                        metadata=json.dumps(order["metadata"]),
+                        blueprint=json.dumps(order["blueprint"]),
+                        request_id=request_id,
+                        place=place,
+                        created=now,
+                    )
+                    marks = {k: v for k, v in order["metadata"].items() if k in (MARKER, REPLACES)}
+                    self._note(db, "create", uuid, by=order["by"], **marks)
+            self._build(request_id)
         return uuids
 
     def _check_quota(self, db: sqlite3.Connection, project: str, count: int) -> None:
@@ -609,15 +614,28 @@ class SimulatedServers:
         self._notify(uuid, changed)
         self._notify(uuid, error)
 
-    def _succeed(self, request_id: str, dead: int) -> None:
-        """Go on with servers whose builder was killed, unless somebody else does."""
-        with self._tx() as db:
-            taken = db.execute(
-                "UPDATE servers SET builder = ? WHERE request_id = ? AND builder = ?",
-                (os.getpid(), request_id, dead),
-            ).rowcount
-        if taken:
-            self._build(request_id)
+    @contextmanager
+    def _building(self, request_id: str) -> Iterator[None]:
+        """Be the one who builds a request's servers; raises ``Busy`` if somebody else is."""
+        if self._builds is None:
+            yield
+            return
+        lock = self._builds / request_id
+        with flock.hold(lock):
+            yield
+            lock.unlink()  # whoever has it open, or makes it anew, finds nothing left to build
+
+    def _succeed(self, request_id: str) -> None:
+        """Go on with servers whose builder was killed, unless somebody builds them."""
+        if self._builds is None:  # whoever builds them is a thread of this process
+            return
+        with ExitStack() as building:
+            try:
+                building.enter_context(self._building(request_id))
+            except Busy:
+                return
+            if any(row["status"] == ServerStatus.BUILD for row in self._request(request_id)):
+                self._build(request_id)
 
     def _ripen(self) -> None:
         """Do the late creates whose time has come."""
@@ -835,13 +853,3 @@ def _server(row: sqlite3.Row) -> Server:
         ),
         lost=("networks",) if lost else (),
     )
-
-
-def _is_dead(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    return False
