@@ -257,6 +257,8 @@ def mask(url: str) -> str:
 SECTIONS = {
     "state_dir": "Where things are. What is not named is started by `changeover up` itself.",
     "settle_seconds": "Care and patience. Times are in seconds.",
+    "enable_isolated_aggregate_filtering": "As in nova.conf of nova-scheduler, [scheduler]: it "
+    "decides what Placement is asked.",
     "dwell_seconds": "Budgets: what may be changed at once. Without a number there is no bound.",
     "ageing_seconds": "Fairness, and how the work is done.",
     "callbacks": "Who is told what became of boots; secrets are better off in files.",

@@ -99,7 +99,8 @@ def submit(
         desk.settings, cloud=name.os_cloud, project=name.project, user=name.user
     )
     patience = terms(desk.settings.patience_seconds)
-    done = queue(desk.sending_database, desk.clock, requester, request, patience)
+    filters = desk.settings.request_filters
+    done = queue(desk.sending_database, desk.clock, requester, request, patience, filters)
     if not wait:
         if out.as_json:
             out.document({"fresh": done.fresh, "boots": plain(done.boots)})

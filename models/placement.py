@@ -158,8 +158,10 @@ class ResourceRequest:
     ``hosts`` restricts the root providers by name (forced host or node), ``None`` means any.
     ``excluded_hosts`` are those the server must not use. ``availability_zone`` is a host
     aggregate that Nova, not Placement, maps to hosts; ``None`` means any. ``root_required`` and
-    ``root_forbidden`` are traits of the host itself. ``member_of``: the host is in one aggregate of
-    each of these sets (Placement's uuids). ``unpinned_vcpus`` is set where CPUs are asked for as
+    ``root_forbidden`` are traits of the host itself. The host is in one of ``zone_aggregates``, if
+    there are any, in one of ``tenant_aggregates``, if there are any, and in none of
+    ``isolated_aggregates`` (Placement's uuids; what they are says
+    :mod:`changeover.policies.aggregates`). ``unpinned_vcpus`` is set where CPUs are asked for as
     dedicated ones and Nova asks a second time for so many shared ones: see :meth:`unpinned`.
     """
 
@@ -170,7 +172,9 @@ class ResourceRequest:
     availability_zone: str | None = None
     root_required: frozenset[str] = frozenset()
     root_forbidden: frozenset[str] = frozenset()
-    member_of: tuple[frozenset[str], ...] = ()
+    zone_aggregates: frozenset[str] = frozenset()
+    tenant_aggregates: frozenset[str] = frozenset()
+    isolated_aggregates: frozenset[str] = frozenset()
     unpinned_vcpus: int | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -183,7 +187,9 @@ class ResourceRequest:
             "availability_zone": self.availability_zone,
             "root_required": sorted(self.root_required),
             "root_forbidden": sorted(self.root_forbidden),
-            "member_of": sorted(sorted(aggregates) for aggregates in self.member_of),
+            "zone_aggregates": sorted(self.zone_aggregates),
+            "tenant_aggregates": sorted(self.tenant_aggregates),
+            "isolated_aggregates": sorted(self.isolated_aggregates),
             "unpinned_vcpus": self.unpinned_vcpus,
         }
 
@@ -200,7 +206,9 @@ class ResourceRequest:
             # Not in rows that were written before there were any.
             root_required=frozenset(data.get("root_required", ())),
             root_forbidden=frozenset(data.get("root_forbidden", ())),
-            member_of=tuple(frozenset(uuids) for uuids in data.get("member_of", ())),
+            zone_aggregates=frozenset(data.get("zone_aggregates", ())),
+            tenant_aggregates=frozenset(data.get("tenant_aggregates", ())),
+            isolated_aggregates=frozenset(data.get("isolated_aggregates", ())),
             unpinned_vcpus=data.get("unpinned_vcpus"),
         )
 
@@ -228,6 +236,17 @@ class ResourceRequest:
             for group in self.groups
         )
         return replace(self, groups=groups, unpinned_vcpus=None)
+
+    @property
+    def member_of(self) -> tuple[frozenset[str], ...]:
+        """The host is in one aggregate of each of these sets."""
+        return tuple(uuids for uuids in (self.zone_aggregates, self.tenant_aggregates) if uuids)
+
+    @property
+    def names_hosts(self) -> bool:
+        """It may not use every host, whatever the host has."""
+        named = self.hosts is not None or self.excluded_hosts
+        return bool(named or self.member_of or self.isolated_aggregates)
 
     @property
     def key(self) -> str:

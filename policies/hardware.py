@@ -15,9 +15,8 @@ from typing import Final, Literal
 
 from changeover.models.errors import Invalid
 
-RequestFilter = Literal["image_type", "image_metadata"]
-"""Nova's optional request filters that see the flavor and the image only: ``[scheduler]
-query_placement_for_image_type_support`` and ``image_metadata_prefilter``."""
+RequestFilter = Literal["query_placement_for_image_type_support", "image_metadata_prefilter"]
+"""Nova's optional request filters that see the flavor and the image only, by their options."""
 
 DISABLED: Final = "COMPUTE_STATUS_DISABLED"
 """What nova-compute's provider has while its service is disabled; Nova never asks for those."""
@@ -86,9 +85,9 @@ def hardware_of(
             found.root_required.add(f"COMPUTE_EPHEMERAL_ENCRYPTION_{form.upper()}")
     if both("sound_model") == "virtio":
         found.root_required.add("COMPUTE_SOUND_MODEL_VIRTIO")
-    if "image_type" in filters and disk_format:
+    if "query_placement_for_image_type_support" in filters and disk_format:
         found.root_required.add(f"COMPUTE_IMAGE_TYPE_{_trait(disk_format)}")
-    if "image_metadata" in filters:
+    if "image_metadata_prefilter" in filters:
         found.root_required.update(
             f"{prefix}_{_trait(image[key])}" for key, prefix in _METADATA.items() if key in image
         )

@@ -30,6 +30,8 @@ ConstraintKind = Literal[
     "host",
     "excluded-host",
     "isolation",
+    "tenant",
+    "isolated-aggregates",
 ]
 
 MOST_TOGETHER: Final = 3
@@ -60,6 +62,8 @@ class Constraint:
             "host": f"forced to {names}",
             "excluded-host": f"not on {names}",
             "isolation": "groups on providers of their own",
+            "tenant": "the aggregates that its project is kept to",
+            "isolated-aggregates": "no aggregate that wants traits it does not ask for",
         }[self.kind]
         return f"{words} (group {self.suffix})" if self.suffix else words
 
@@ -83,6 +87,10 @@ def constraints_of(request: ResourceRequest) -> tuple[Constraint, ...]:
     found += [Constraint("forbidden-host-trait", (trait,)) for trait in request.root_forbidden]
     if request.availability_zone is not None:
         found.append(Constraint("zone", (request.availability_zone,)))
+    if request.tenant_aggregates:
+        found.append(Constraint("tenant"))
+    if request.isolated_aggregates:
+        found.append(Constraint("isolated-aggregates"))
     if request.hosts is not None:
         found.append(Constraint("host", tuple(sorted(request.hosts))))
     if request.excluded_hosts:
@@ -105,7 +113,11 @@ def without(request: ResourceRequest, relaxed: AbstractSet[Constraint]) -> Resou
         groups=groups,
         group_policy=policy if suffixed > 1 else None,
         availability_zone=None if "zone" in kinds else request.availability_zone,
-        member_of=() if "zone" in kinds else request.member_of,
+        zone_aggregates=frozenset() if "zone" in kinds else request.zone_aggregates,
+        tenant_aggregates=frozenset() if "tenant" in kinds else request.tenant_aggregates,
+        isolated_aggregates=(
+            frozenset() if "isolated-aggregates" in kinds else request.isolated_aggregates
+        ),
         root_required=request.root_required - _names("host-trait", relaxed),
         root_forbidden=request.root_forbidden - _names("forbidden-host-trait", relaxed),
         hosts=None if "host" in kinds else request.hosts,

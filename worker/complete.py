@@ -7,6 +7,7 @@ import structlog
 from changeover.models.errors import AskOperator, Refuse, Reread
 from changeover.models.reasons import Reason
 from changeover.models.states import BootState
+from changeover.policies.request import request_of_spec
 from changeover.worker.world import World
 
 log = structlog.get_logger(__name__)
@@ -24,7 +25,8 @@ def complete(world: World) -> int:
     completed = 0
     for boot, server in silent:
         try:
-            asked = world.servers.asked(server)
+            spec = world.servers.asked(server)
+            asked = None if spec is None else request_of_spec(spec, world.settings.request_filters)
         except (Refuse, AskOperator) as exc:
             log.warning("complete.not_told", boot=boot.id, why=exc.message)
             continue

@@ -33,6 +33,7 @@ CANDIDATES_LIMIT = 1000
 class Judged:
     """One equivalence class of waiting boots, and what Placement says about it."""
 
+    key: str
     boots: tuple[Boot, ...]
     understanding: Understanding
     now: Candidates
@@ -41,19 +42,18 @@ class Judged:
     later: Reason | None = None
     """Why nothing can be said now; it is asked again."""
 
-    @property
-    def key(self) -> str:
-        """The class's key."""
-        first = self.boots[0]
-        profile = first.device_profile
-        return first.request_key if profile is None else f"{first.request_key}+{profile}"
+
+def class_key(world: World, boot: Boot) -> str:
+    """The equivalence class: whatever Placement is asked for a boot depends on nothing else."""
+    kept_to = boot.project if world.settings.limit_tenants_to_placement_aggregate else None
+    return "+".join(part for part in (boot.request_key, boot.device_profile, kept_to) if part)
 
 
-def classes_of(boots: Sequence[Boot]) -> list[list[Boot]]:
+def classes_of(world: World, boots: Sequence[Boot]) -> list[list[Boot]]:
     """Boots by equivalence class: equal requests are judged once."""
-    groups: dict[tuple[str, str | None], list[Boot]] = defaultdict(list)
+    groups: dict[str, list[Boot]] = defaultdict(list)
     for boot in boots:
-        groups[boot.request_key, boot.device_profile].append(boot)
+        groups[class_key(world, boot)].append(boot)
     return list(groups.values())
 
 
@@ -67,26 +67,27 @@ def judge_class(world: World, boots: list[Boot]) -> Judged:
     except Garbled as exc:
         # Not the request is wrong, but the answer: that may pass.
         later = Reason("demand.garbled", f"Placement's answer cannot be read: {exc.message}")
-        return replace(_declined(boots, later), later=later)
+        return replace(_declined(world, boots, later), later=later)
     except Refuse as exc:
         reason = Reason("demand.refused", f"Placement refuses the request: {exc.message}")
-    return _declined(boots, reason)
+    return _declined(world, boots, reason)
 
 
-def _declined(boots: Sequence[Boot], reason: Reason) -> Judged:
+def _declined(world: World, boots: Sequence[Boot], reason: Reason) -> Judged:
     nothing = Understanding((), frozenset(), boots[0].request, reason)
-    return Judged(tuple(boots), nothing, Candidates((), {}), None, frozenset())
+    key = class_key(world, boots[0])
+    return Judged(key, tuple(boots), nothing, Candidates((), {}), None, frozenset())
 
 
 def _judge_class(world: World, boots: list[Boot]) -> Judged:
     asked = requested(world, boots[0])
     if asked.never is not None:
-        return _declined(boots, asked.never)
+        return _declined(world, boots, asked.never)
     if asked.later is not None:
-        return replace(_declined(boots, asked.later), later=asked.later)
+        return replace(_declined(world, boots, asked.later), later=asked.later)
     if not asked.request.groups:
         text = "neither its failure nor Nova says what it asked for"
-        return _declined(boots, Reason("demand.unknown", text))
+        return _declined(world, boots, Reason("demand.unknown", text))
     judged = _judge_request(world, boots, asked.request)
     unpinned = asked.request.unpinned()
     if unpinned is None or judged.now.candidates or judged.hosts:
@@ -110,11 +111,23 @@ def _judge_request(world: World, boots: list[Boot], request: ResourceRequest) ->
         hosts = _rooms(world, rest, world.placement.candidates(rest, CANDIDATES_LIMIT))
         if not hosts:
             understanding = _with_misspelt(world, understanding)
-    elif rest.hosts is not None or rest.excluded_hosts:
-        named = {d.host for d in world.catalog.devices} - set(rest.excluded_hosts)
-        named &= named if rest.hosts is None else set(rest.hosts)
-        hosts = dict.fromkeys(sorted(named), len(boots))
-    return Judged(tuple(boots), understanding, now, hosts, frozenset(boot.id for boot in elsewhere))
+    elif rest.names_hosts:
+        ours = frozenset(device.host for device in world.catalog.devices)
+        hosts = dict.fromkeys(sorted(allowed_of(world, rest, ours)), len(boots))
+    ids = frozenset(boot.id for boot in elsewhere)
+    return Judged(class_key(world, boots[0]), tuple(boots), understanding, now, hosts, ids)
+
+
+def allowed_of(world: World, request: ResourceRequest, hosts: frozenset[str]) -> frozenset[str]:
+    """Those of the hosts that the request may use, whatever it asks of them."""
+    hosts -= frozenset(request.excluded_hosts)
+    if request.hosts is not None:
+        hosts &= frozenset(request.hosts)
+    for aggregates in request.member_of:
+        hosts &= world.members(aggregates)
+    if request.isolated_aggregates:
+        hosts -= world.members(request.isolated_aggregates)
+    return hosts
 
 
 def _with_misspelt(world: World, understanding: Understanding) -> Understanding:

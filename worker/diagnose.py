@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from changeover.models.diagnosis import Diagnosis, Verdict
 from changeover.models.errors import ChangeoverError
@@ -22,7 +23,7 @@ from changeover.policies.relax import (
     to_ask,
     without,
 )
-from changeover.worker.demand import CANDIDATES_LIMIT, Judged
+from changeover.worker.demand import CANDIDATES_LIMIT, Judged, allowed_of
 from changeover.worker.gather import Gathered
 from changeover.worker.world import World
 
@@ -65,7 +66,7 @@ def relaxations(world: World, request: ResourceRequest, hosts: frozenset[str]) -
     alone = dict(
         zip(
             constraints,
-            world.concurrently(lambda c: _ruled_out(world, c, hosts), list(constraints)),
+            world.concurrently(lambda c: _ruled_out(world, request, c, hosts), list(constraints)),
             strict=True,
         )
     )
@@ -76,13 +77,14 @@ def relaxations(world: World, request: ResourceRequest, hosts: frozenset[str]) -
     return known
 
 
-def _ruled_out(world: World, constraint: Constraint, hosts: frozenset[str]) -> frozenset[str]:
+def _ruled_out(
+    world: World, request: ResourceRequest, constraint: Constraint, hosts: frozenset[str]
+) -> frozenset[str]:
     """The hosts where nothing satisfies the constraint, whatever else is asked."""
     names = frozenset(constraint.names)
-    if constraint.kind == "host":
-        return hosts - names
-    if constraint.kind == "excluded-host":
-        return hosts & names
+    if constraint.kind in _OF_PLACE:
+        others = [one for one in constraints_of(request) if one != constraint]
+        return hosts - allowed_of(world, without(request, frozenset(others)), hosts)
     if constraint.kind == "resource":
         (rc,) = constraint.names
         found = world.placement.providers(resources={rc: constraint.amount})
@@ -97,14 +99,17 @@ def _ruled_out(world: World, constraint: Constraint, hosts: frozenset[str]) -> f
     return hosts - _names(world, (provider.root or provider.uuid for provider in found))
 
 
+_OF_PLACE: Final = frozenset({"host", "excluded-host", "zone", "tenant", "isolated-aggregates"})
+"""Constraints that say where a server may be, whatever there is."""
+
+
 def _given(
     world: World, request: ResourceRequest, relaxed: Relaxed, hosts: frozenset[str]
 ) -> frozenset[str]:
     """The hosts that could take the request with ``relaxed`` not asked for."""
     rest = without(request, relaxed)
     if not rest.groups:
-        named = hosts if rest.hosts is None else hosts & frozenset(rest.hosts)
-        return named - frozenset(rest.excluded_hosts)
+        return allowed_of(world, rest, hosts)
     found = world.placement.candidates(rest, CANDIDATES_LIMIT)
     return hosts & _names(world, found.roots)
 

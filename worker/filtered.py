@@ -60,7 +60,7 @@ def _down(world: World, hosts: list[str]) -> Iterator[str]:
 
 def _asked_besides(boot: Boot, request: ResourceRequest) -> Iterator[str]:
     """What the boot asks of Nova and not of Placement, as far as it is known."""
-    if request.availability_zone is not None and not request.member_of:
+    if request.availability_zone is not None and not request.zone_aggregates:
         yield f"it asks for availability zone {request.availability_zone}"
     if request.hosts is not None:
         yield f"it was sent to {', '.join(request.hosts)}"

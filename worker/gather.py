@@ -72,7 +72,8 @@ def gather(world: World, *, boots: Sequence[Boot] | None = None, balance: bool =
         expected = prospects(world, tx, now) if world.settings.forecast else {}
         left = forecasts_left(world, tx, now) if balance and expected else 0
     wanted = _most_wanted(expected) if left else {}
-    judged = tuple(world.concurrently(lambda same: judge_class(world, same), classes_of(boots)))
+    classes = classes_of(world, boots)
+    judged = tuple(world.concurrently(lambda same: judge_class(world, same), classes))
     answers = [judgement.now for judgement in judged]
     if balance:
         shown = dict.fromkeys([*floors(world), *wanted])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -21,7 +20,7 @@ from changeover.policies.balancing.history import DAY, DemandHistory
 from changeover.policies.balancing.outlook import Prior, Prospect, outlook
 from changeover.policies.offer import slots_of
 from changeover.policies.understand import understand
-from changeover.worker.requested import resolved
+from changeover.worker.requested import with_groups
 from changeover.worker.store import Tx
 from changeover.worker.store.demand import ids_of
 from changeover.worker.world import World
@@ -57,9 +56,7 @@ def functions_of(world: World, kinds: Mapping[str, RequestKind]) -> Wanted:
     found: dict[str, tuple[tuple[str, int], ...]] = {}
     for key, kind in kinds.items():
         try:
-            # Where it was asked for says nothing of what.
-            anywhere = replace(kind.request, availability_zone=None)
-            request = resolved(world, anywhere, kind.device_profile).request
+            request = with_groups(world, kind.request, kind.device_profile).request
         except ChangeoverError as exc:
             log.warning("history.kind_unknown", kind=key, why=exc.message)
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 
@@ -10,6 +10,7 @@ from changeover.models.boot import Boot
 from changeover.models.errors import AskOperator, Garbled, Refuse, Retry
 from changeover.models.placement import ResourceRequest
 from changeover.models.reasons import Reason
+from changeover.policies.aggregates import within
 from changeover.policies.device_profile import profile_groups, with_profile
 from changeover.worker.world import World
 
@@ -25,34 +26,20 @@ class Requested:
     later: Reason | None = None
 
 
-def _in_zone(world: World, request: ResourceRequest, zone: str) -> ResourceRequest:
-    """The zone as Nova asks it of Placement: by the aggregates that make it up."""
-    try:
-        aggregates = world.servers.zone_aggregates(zone)
-    except AskOperator as exc:
-        log.warning("requested.zone_not_told", zone=zone, why=exc.message)
-        return request
-    return replace(request, member_of=(aggregates,)) if aggregates else request
-
-
 def requested(world: World, boot: Boot) -> Requested:
     """Resolve the boot's device profile in Cyborg, if it names one.
 
     A profile may be changed while the boot waits: it is looked up each time, and the adapter
     remembers it for a while.
     """
-    return resolved(world, boot.request, boot.device_profile)
+    asked = with_groups(world, boot.request, boot.device_profile)
+    if asked.never is not None or asked.later is not None:
+        return asked
+    return _within_aggregates(world, asked.request, boot.project)
 
 
-def resolved(world: World, request: ResourceRequest, name: str | None) -> Requested:
-    """The request with its zone's aggregates and the groups of the device profile ``name``."""
-    zone = request.availability_zone
-    if zone is not None:
-        try:
-            request = _in_zone(world, request, zone)
-        except (Retry, Garbled) as exc:
-            text = f"availability zone {zone} cannot be looked up in Nova now: {exc.message}"
-            return Requested(request, later=Reason("demand.nova_silent", text, {"zone": zone}))
+def with_groups(world: World, request: ResourceRequest, name: str | None) -> Requested:
+    """The request with the groups of the device profile ``name``."""
     if name is None:
         return Requested(request)
     facts = {"profile": name}
@@ -70,3 +57,36 @@ def resolved(world: World, request: ResourceRequest, name: str | None) -> Reques
         return Requested(request, later=Reason("demand.cyborg_silent", text, facts))
     except Refuse as exc:
         return Requested(request, never=Reason("demand.device_profile", exc.message, facts))
+
+
+def _within_aggregates(world: World, request: ResourceRequest, project: str) -> Requested:
+    """Kept to its zone, its project's aggregates, and from those isolated, as Nova is set up."""
+    settings = world.settings
+    zone = request.availability_zone
+    limited = settings.limit_tenants_to_placement_aggregate
+    isolating = settings.enable_isolated_aggregate_filtering
+    if not (zone or limited or isolating):
+        return Requested(request)
+    try:
+        aggregates = world.servers.aggregates()
+    except (Retry, Garbled) as exc:
+        text = f"Nova's aggregates cannot be looked up now: {exc.message}"
+        return Requested(request, later=Reason("demand.nova_silent", text, {"zone": zone}))
+    except AskOperator as exc:
+        if limited or isolating:
+            # Who may not see them must not act as if there were none.
+            text = f"Nova does not show its aggregates to the service user: {exc.message}"
+            return Requested(request, later=Reason("demand.aggregates_hidden", text))
+        log.warning("requested.zone_not_told", zone=zone, why=exc.message)
+        return Requested(request)
+    whose = project if limited else None
+    request = within(request, aggregates, project=whose, isolating=isolating)
+    required = settings.placement_aggregate_required_for_tenants
+    if limited and required and not request.tenant_aggregates:
+        text = (
+            f"no aggregate's filter_tenant_id names project {project}, and Nova takes only those "
+            "projects (placement_aggregate_required_for_tenants)"
+        )
+        facts = {"project": project}
+        return Requested(request, never=Reason("demand.tenant_without_aggregate", text, facts))
+    return Requested(request)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -149,11 +149,6 @@ class Settings(BaseSettings):
     patience_seconds: float = Field(
         default=3600.0, gt=0.0, description="how long a failed boot is tried to be rescued"
     )
-    request_filters: tuple[RequestFilter, ...] = Field(
-        default=(),
-        description="optional request filters that Nova's scheduler has switched on: image_type, "
-        "image_metadata",
-    )
     max_attempts: int = Field(default=5, ge=1, description="creates for one failed boot")
     hold_seconds: float = Field(
         default=120.0, gt=0.0, description="how long slots are held for a boot"
@@ -214,6 +209,25 @@ class Settings(BaseSettings):
     )
     full_refresh_seconds: float = Field(
         default=3600.0, gt=0.0, description="between two readings of all devices, changed or not"
+    )
+    enable_isolated_aggregate_filtering: bool = Field(
+        default=False,
+        description="aggregates with metadata trait:NAME = required take only servers that ask "
+        "for that trait",
+    )
+    limit_tenants_to_placement_aggregate: bool = Field(
+        default=False,
+        description="projects that filter_tenant_id of aggregates names are kept to these",
+    )
+    placement_aggregate_required_for_tenants: bool = Field(
+        default=False, description="with the one above, other projects find no host"
+    )
+    query_placement_for_image_type_support: bool = Field(
+        default=False, description="hosts must support the image's disk format"
+    )
+    image_metadata_prefilter: bool = Field(
+        default=False,
+        description="hosts must have the traits that hw_ properties of the image mean",
     )
     dwell_seconds: float = Field(
         default=0.0, ge=0.0, description="a device keeps a new function at least so long"
@@ -313,6 +327,12 @@ class Settings(BaseSettings):
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite:///{self.state_dir / 'changeover.sqlite'}"
+
+    @property
+    def request_filters(self) -> frozenset[RequestFilter]:
+        """Those of Nova's optional request filters that see the flavor and the image only."""
+        names: tuple[RequestFilter, ...] = get_args(RequestFilter)
+        return frozenset(name for name in names if getattr(self, name))
 
     def callback_target(self, project: str) -> str | None:
         """The name of the target that is told of the project's boots, if any."""

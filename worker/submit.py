@@ -7,16 +7,19 @@ here on such a boot is judged, served and created like any other.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from uuid import uuid4
 
 from changeover.models.blueprint import Blueprint
 from changeover.models.boot import Boot
 from changeover.models.errors import Busy, Invalid
+from changeover.models.flavor import Image, RequestSpec
 from changeover.models.reasons import Reason
 from changeover.models.server_request import ServerRequest
 from changeover.models.states import BootState
-from changeover.policies.request import FlavorRequest, request_of_flavor
+from changeover.policies.hardware import RequestFilter
+from changeover.policies.request import FlavorRequest, request_of_spec
 from changeover.worker.ports.clock import Clock
 from changeover.worker.ports.requester import Requester
 from changeover.worker.queues import JUDGE, PLAN_QUEUE
@@ -55,15 +58,21 @@ MOST_KEY = 255
 
 
 def submit(
-    database: Database, clock: Clock, requester: Requester, request: ServerRequest, terms: Terms
+    database: Database,
+    clock: Clock,
+    requester: Requester,
+    request: ServerRequest,
+    terms: Terms,
+    filters: Collection[RequestFilter] = (),
 ) -> Submitted:
     """Queue the request's servers, all of them or none.
 
     Everything that can be looked up is looked up now, in the requester's name: raises
     :class:`~changeover.models.errors.NotFound` or :class:`Invalid` for what could never be
-    created. Once this returns, nothing but the database is needed for the request to survive.
+    created. ``filters``: those of Nova's that are switched on. Once this returns, nothing but the
+    database is needed for the request to survive.
     """
-    blueprint, asked, flavor = _resolved(requester, request.blueprint)
+    blueprint, asked, flavor = _resolved(requester, request.blueprint, filters)
     resolved = ServerRequest(blueprint, request.count)
     submission = _submission(requester, terms.key)
     with database.read() as tx:
@@ -113,7 +122,9 @@ def submit(
     return Submitted(tuple(boots), fresh=True)
 
 
-def _resolved(requester: Requester, blueprint: Blueprint) -> tuple[Blueprint, FlavorRequest, str]:
+def _resolved(
+    requester: Requester, blueprint: Blueprint, filters: Collection[RequestFilter]
+) -> tuple[Blueprint, FlavorRequest, str]:
     """The blueprint with ids instead of names, and what it asks of Placement."""
     flavor = requester.flavor(blueprint.flavor)
     image = None if blueprint.image is None else requester.image(blueprint.image)
@@ -127,13 +138,13 @@ def _resolved(requester: Requester, blueprint: Blueprint) -> tuple[Blueprint, Fl
             else network.model_copy(update={"uuid": requester.network(network.uuid)})
             for network in networks
         )
-    asked = request_of_flavor(
-        flavor,
-        image_traits=() if image is None else image.properties.traits_required,
+    spec = RequestSpec(
+        flavor=flavor,
+        image=Image() if image is None else image,
         availability_zone=blueprint.availability_zone,
         force_hosts=() if blueprint.host is None else (blueprint.host,),
-        volume_backed=image is None,
     )
+    asked = request_of_spec(spec, filters)
     named = {
         "flavor": flavor.flavorid or flavor.name,
         "image": None if image is None else image.id,

@@ -132,6 +132,11 @@ class World:
             )
         return self._names
 
+    def members(self, aggregates: Iterable[str]) -> frozenset[str]:
+        """Names of the hosts that are in any of these aggregates."""
+        found = self.placement.providers(member_of=aggregates)
+        return frozenset(provider.name for provider in found if provider.parent is None)
+
     def holders(self, trait: str) -> Holders:
         """Who has a trait that the catalog does not tell of; known for a minute."""
         asked_at, holders = self._holders.get(trait, (0.0, None))

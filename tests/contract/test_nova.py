@@ -24,6 +24,7 @@ from changeover.models.errors import (
     Unreachable,
 )
 from changeover.models.flavor import Flavor
+from changeover.policies.aggregates import of_tenant, of_zone
 from changeover.policies.consent import Losses, successor
 from changeover.worker.adapters import nova_wire, servers_nova
 from changeover.worker.adapters.nova_wire import ShownServer, create_body
@@ -467,12 +468,13 @@ def test_nothing_secret_is_shown(servers: NovaServers) -> None:
     assert "c2VjcmV0" not in repr(replace(made, name="x"))
 
 
-def test_a_zone_is_the_aggregates_that_name_it(
+def test_aggregates(
     nova: NovaService, servers: NovaServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def aggregate(uuid: str, **metadata: str) -> dict[str, Any]:
         zone = metadata.get("availability_zone")
-        return {"uuid": uuid, "name": uuid, "metadata": metadata, "availability_zone": zone}
+        facts = {"uuid": uuid, "name": f"aggregate {uuid}", "hosts": ["cmp1"]}
+        return {**facts, "metadata": metadata, "availability_zone": zone}
 
     nova.aggregates = [
         aggregate("one", availability_zone="green"),
@@ -480,12 +482,15 @@ def test_a_zone_is_the_aggregates_that_name_it(
         aggregate("three", availability_zone="blue"),
         aggregate("four", filter_tenant_id="demo"),
     ]
-    assert servers.zone_aggregates("green") == {"one", "two"}
-    assert servers.zone_aggregates("nova") == set()
+    found = servers.aggregates()
+    assert of_zone(found, "green") == {"one", "two"}
+    assert of_zone(found, "nova") == set()
+    assert of_tenant(found, "demo") == {"four"}
+    assert (found[3].name, found[3].hosts) == ("aggregate four", {"cmp1"})
     nova.aggregates = []
-    assert servers.zone_aggregates("blue") == {"three"}  # known for a minute
-    monkeypatch.setattr(servers_nova, "ZONES_KNOWN", 0.0)
-    assert servers.zone_aggregates("blue") == set()
+    assert servers.aggregates() == found  # known for a minute
+    monkeypatch.setattr(servers_nova, "AGGREGATES_KNOWN", 0.0)
+    assert list(servers.aggregates()) == []
     nova.aggregates = [{"name": "no uuid"}]
     with pytest.raises(Garbled):
-        servers.zone_aggregates("blue")
+        servers.aggregates()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -642,9 +642,16 @@ def test_aggregates_of_the_host(placement: PlacementTenant) -> None:
     host = Host(placement)
     group = RequestGroup("", FPGA)
 
-    def there(*member_of: set[str]) -> bool:
-        sets = tuple(frozenset(uuids) for uuids in member_of)
-        request = asked(group, hosts=(host.name,), member_of=sets)
+    def there(
+        zone: Collection[str] = (), tenant: Collection[str] = (), isolated: Collection[str] = ()
+    ) -> bool:
+        request = asked(
+            group,
+            hosts=(host.name,),
+            zone_aggregates=frozenset(zone),
+            tenant_aggregates=frozenset(tenant),
+            isolated_aggregates=frozenset(isolated),
+        )
         return bool(placement.candidates(request).candidates)
 
     assert there()
@@ -657,6 +664,10 @@ def test_aggregates_of_the_host(placement: PlacementTenant) -> None:
     assert there({one, other})
     assert there({one}, {two})
     assert not there({one}, {other})
+    assert there(isolated={other})
+    assert not there(isolated={other, two})
+    assert there({one}, {two}, {other})
+    assert not there({one}, {two}, {one})
 
 
 # --- the same cloud, the same questions -------------------------------------------------------

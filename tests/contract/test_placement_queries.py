@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from changeover.models.aggregate import Aggregate
 from changeover.models.flavor import Destination, Flavor, Image, ImageProperties, RequestSpec
 from changeover.models.placement import Candidates, ResourceRequest
+from changeover.policies.aggregates import within
 from changeover.policies.device_profile import profile_groups, with_profile
 from changeover.policies.request import request_of_spec
 from changeover.worker.adapters.placement_http import HttpPlacement
@@ -60,25 +62,20 @@ def request_of(case: dict[str, Any]) -> ResourceRequest:
         flavor=Flavor.model_validate(case["flavor"]),
         image=Image(
             id="i",
-            disk_format="raw",
+            disk_format=case.get("disk_format", "raw"),
             properties=ImageProperties.model_validate({**single, "traits_required": traits}),
         ),
         availability_zone=zone if zone and not colon else None,
         force_hosts=(host,) if host else (),
         requested_destination=Destination(host=asked_host) if asked_host else None,
     )
-    asked = request_of_spec(spec)
+    asked = request_of_spec(spec, case.get("filters", ()))
     request = asked.request
-    if request.availability_zone:
-        zone_members = frozenset(DATA["zones"][request.availability_zone])
-        request = ResourceRequest(
-            **{f: getattr(request, f) for f in request.__slots__ if f != "member_of"},
-            member_of=(zone_members,),
-        )
     if asked.device_profile is not None:
         groups = profile_groups(asked.device_profile, DATA["profiles"][asked.device_profile])
         request = with_profile(request, groups)
-    return request
+    there = [Aggregate(uuid, metadata) for uuid, metadata in case.get("aggregates", {}).items()]
+    return within(request, there, project=case.get("project"), isolating=True)
 
 
 def normal(query: list[tuple[str, str]]) -> list[tuple[str, frozenset[str]]]:

@@ -444,7 +444,8 @@ class Cloud:
         fields = {"name": "asked", "flavor": flavor, "image": "tiny", "networks": "auto"}
         asked = ServerRequest(Blueprint.parse(fields), count)
         terms = Terms(self.settings.patience_seconds)
-        return submit(self.database, self.clock, somebody, asked, terms)
+        filters = self.settings.request_filters
+        return submit(self.database, self.clock, somebody, asked, terms, filters)
 
     def tell_all(self) -> None:
         """Deliver every notification, in order."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
+from changeover.models.aggregate import Aggregate
 from changeover.models.blueprint import Blueprint, Hint, Name
 from changeover.models.flavor import (
     Count,
@@ -25,7 +26,14 @@ from changeover.models.flavor import (
 )
 from changeover.models.notification import BuildFailed
 from changeover.worker.adapters.microversions import Version
-from changeover.worker.adapters.service_http import WrongFormError, an_array, member
+from changeover.worker.adapters.service_http import (
+    WrongFormError,
+    a_text,
+    an_array,
+    an_object,
+    member,
+    texts,
+)
 from changeover.worker.ports.servers import (
     MARKER,
     OWN_KEYS,
@@ -277,6 +285,22 @@ def listed(value: Any) -> tuple[list[Any], bool]:
         member(server, "id", "server")
     links = an_array(value.get("servers_links", []), "servers_links")
     return servers, any(member(link, "rel", "link") == "next" for link in links)
+
+
+def aggregates(value: Any) -> tuple[Aggregate, ...]:
+    """All host aggregates of a listing."""
+    return tuple(
+        Aggregate(
+            uuid=a_text(member(one, "uuid", "aggregate"), "uuid"),
+            metadata={
+                key: a_text(text, f"metadata.{key}")
+                for key, text in an_object(member(one, "metadata", "aggregate"), "metadata").items()
+            },
+            name=a_text(member(one, "name", "aggregate"), "name"),
+            hosts=texts(member(one, "hosts", "aggregate"), "hosts"),
+        )
+        for one in an_array(member(value, "aggregates", "answer"), "aggregates")
+    )
 
 
 def hinted(server: Any) -> object:

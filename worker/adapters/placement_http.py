@@ -243,9 +243,7 @@ class HttpPlacement:
             if root is not None:
                 yield f"in_tree{group.suffix}", root
             if not group.suffix:
-                # As Nova: the unsuffixed group's providers, or their root, are members.
-                for aggregates in sorted(sorted(uuids) for uuids in request.member_of):
-                    yield "member_of", "in:" + ",".join(aggregates)
+                yield from _aggregates_query(request)
         host = [*sorted(request.root_required), *(f"!{t}" for t in sorted(request.root_forbidden))]
         if host:
             yield "root_required", ",".join(host)
@@ -621,6 +619,14 @@ _NONE: Final = Candidates((), {})
 
 def _amounts(resources: Mapping[str, int]) -> str:
     return ",".join(f"{rc}:{amount}" for rc, amount in sorted(resources.items()))
+
+
+def _aggregates_query(request: ResourceRequest) -> Iterator[tuple[str, str]]:
+    """As Nova: the unsuffixed group's providers, or their root, are members, or not."""
+    for aggregates in sorted(sorted(uuids) for uuids in request.member_of):
+        yield "member_of", "in:" + ",".join(aggregates)
+    if request.isolated_aggregates:
+        yield "member_of", "!in:" + ",".join(sorted(request.isolated_aggregates))
 
 
 def _group_query(group: RequestGroup) -> Iterator[tuple[str, str]]:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import structlog
 
+from changeover.models.aggregate import Aggregate
 from changeover.models.blueprint import Blueprint
 from changeover.models.errors import (
     AskOperator,
@@ -29,8 +30,8 @@ from changeover.models.errors import (
     Refuse,
     Unreachable,
 )
+from changeover.models.flavor import RequestSpec
 from changeover.models.notification import BuildFailed
-from changeover.policies.request import FlavorRequest, request_of_spec
 from changeover.worker.adapters import nova_wire
 from changeover.worker.adapters.microversions import Microversions, Version, range_of
 from changeover.worker.adapters.nova_wire import ShownServer
@@ -43,7 +44,6 @@ from changeover.worker.adapters.service_http import (
     WrongFormError,
     a_text,
     an_array,
-    an_object,
     failure,
     member,
     open_region,
@@ -62,8 +62,8 @@ LEAST: Final[Version] = (2, 79)
 CREATE_TIMEOUTS: Final = Timeouts(connect=3.0, read=60.0, total=90.0)
 """A create is slow under load; to wait is cheaper than to look for it."""
 
-ZONES_KNOWN: Final = 60.0
-"""Seconds for which it is believed which aggregates make up a zone."""
+AGGREGATES_KNOWN: Final = 60.0
+"""Seconds for which it is believed which aggregates there are."""
 
 PREPARING: Final = 60.0
 """Seconds that a create may spend on tokens and names before it is sent."""
@@ -94,7 +94,7 @@ class NovaServers:
         self._versions = Microversions(
             "compute", "Nova", least=LEAST, wanted=WANTED, ask=self._ask_versions
         )
-        self._zones: tuple[float, Mapping[str, frozenset[str]]] = (-ZONES_KNOWN, {})
+        self._aggregates: tuple[float, tuple[Aggregate, ...]] = (-AGGREGATES_KNOWN, ())
 
     @classmethod
     def from_cloud(
@@ -123,10 +123,10 @@ class NovaServers:
         shown = self._shown(uuid)
         return None if shown is None else shown.server()
 
-    def asked(self, uuid: str) -> FlavorRequest | None:
+    def asked(self, uuid: str) -> RequestSpec | None:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
         shown = self._shown(uuid)
-        return None if shown is None else request_of_spec(shown.spec())
+        return None if shown is None else shown.spec()
 
     def _shown(self, uuid: str) -> ShownServer | None:
         answer = self._call("GET", f"/servers/{quote(uuid, safe='')}")
@@ -212,15 +212,15 @@ class NovaServers:
                     break
         return found
 
-    def zone_aggregates(self, zone: str) -> frozenset[str]:
+    def aggregates(self) -> Sequence[Aggregate]:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
         with self._lock:
-            asked_at, zones = self._zones
-        if time.monotonic() - asked_at >= ZONES_KNOWN:
-            zones = _checked(self._call("GET", "/os-aggregates")).parse(_zones)
+            asked_at, aggregates = self._aggregates
+        if time.monotonic() - asked_at >= AGGREGATES_KNOWN:
+            aggregates = _checked(self._call("GET", "/os-aggregates")).parse(nova_wire.aggregates)
             with self._lock:
-                self._zones = (time.monotonic(), zones)
-        return zones.get(zone, frozenset())
+                self._aggregates = (time.monotonic(), aggregates)
+        return aggregates
 
     def host_up(self, host: str) -> bool | None:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
@@ -414,17 +414,6 @@ def _flavors(value: Any) -> list[tuple[str, str]]:
         )
         for flavor in flavors
     ]
-
-
-def _zones(value: Any) -> dict[str, frozenset[str]]:
-    """Aggregates by the zone that their metadata names."""
-    zones: dict[str, set[str]] = {}
-    for aggregate in an_array(member(value, "aggregates", "answer"), "aggregates"):
-        uuid = a_text(member(aggregate, "uuid", "aggregate"), "uuid")
-        metadata = an_object(member(aggregate, "metadata", "aggregate"), "metadata")
-        if zone := metadata.get("availability_zone"):
-            zones.setdefault(str(zone), set()).add(uuid)
-    return {zone: frozenset(uuids) for zone, uuids in zones.items()}
 
 
 def _versions(value: Any) -> tuple[Version, Version]:

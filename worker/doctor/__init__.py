@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from changeover.models.errors import ChangeoverError
-from changeover.worker.doctor import inventory, messages, own, services
+from changeover.worker.doctor import aggregates, inventory, messages, own, services
 from changeover.worker.doctor.check import Check, Verdict, fail, skipped
 from changeover.worker.doctor.services import ServiceRefusedError
 from changeover.worker.doctor.site import NothingToLookAtError, Site
@@ -37,6 +37,7 @@ CHECKS: tuple[tuple[str, Examine], ...] = (
     ("placement.names", inventory.names),
     ("nova", services.nova),
     ("nova.services", services.compute_services),
+    ("nova.aggregates", aggregates.aggregates),
     ("glance", services.glance),
     ("glance.images", inventory.images),
     ("cyborg", services.cyborg),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from changeover.models.aggregate import Aggregate
 from changeover.models.blueprint import Blueprint
+from changeover.models.flavor import RequestSpec
 from changeover.models.notification import BuildFailed
-from changeover.policies.request import FlavorRequest
 
 MARKER = "changeover:boot"
 """The metadata key by which a create that was not answered is found again."""
@@ -97,8 +98,8 @@ class Servers(Protocol):
         """The server, or ``None`` if there is none (deleted servers count as none)."""
         ...
 
-    def asked(self, uuid: str) -> FlavorRequest | None:
-        """What the server asked of Placement, as far as the API tells; ``None`` if it is gone.
+    def asked(self, uuid: str) -> RequestSpec | None:
+        """What the scheduler was asked for, as far as the API tells; ``None`` if it is gone.
 
         For failures that were told without their request.
         """
@@ -154,12 +155,8 @@ class Servers(Protocol):
         """Delete a server; ``False`` if it was gone already."""
         ...
 
-    def zone_aggregates(self, zone: str) -> frozenset[str]:
-        """The host aggregates that make up an availability zone, by their uuids in Placement.
-
-        None where the zone is not made of aggregates (Nova's default zone): then Nova asks
-        Placement nothing about it. May be a minute old.
-        """
+    def aggregates(self) -> Sequence[Aggregate]:
+        """All host aggregates; may be a minute old."""
         ...
 
     def host_up(self, host: str) -> bool | None:

@@ -292,9 +292,10 @@ class MemoryPlacement:
                 )
 
     def _is_member(self, record: _Record, request: ResourceRequest) -> bool:
-        """It, or its root, is in one aggregate of each set."""
+        """It, or its root, is in one aggregate of each set, and neither is in an isolated one."""
         mine = record.aggregates | self._records[record.root].aggregates
-        return all(aggregates & mine for aggregates in request.member_of)
+        there = all(aggregates & mine for aggregates in request.member_of)
+        return there and not request.isolated_aggregates & mine
 
     def _choices(
         self, group: RequestGroup, tree: list[_Record], request: ResourceRequest

@@ -22,6 +22,7 @@ from random import Random
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
+from changeover.models.aggregate import Aggregate
 from changeover.models.blueprint import Blueprint
 from changeover.models.errors import (
     Busy,
@@ -36,9 +37,10 @@ from changeover.models.errors import (
 from changeover.models.flavor import Flavor, Image, ImageProperties, RequestSpec
 from changeover.models.notification import BuildFailed
 from changeover.models.placement import AllocationCandidate, ResourceRequest
+from changeover.policies.aggregates import within
 from changeover.policies.device_profile import profile_groups, with_profile
 from changeover.policies.rank import rank
-from changeover.policies.request import FlavorRequest, request_of_spec
+from changeover.policies.request import request_of_spec
 from changeover.worker import flock
 from changeover.worker.ports.accelerators import Accelerators
 from changeover.worker.ports.clock import Clock
@@ -79,6 +81,7 @@ CREATE TRIGGER IF NOT EXISTS journal_is_whole BEFORE DELETE ON journal
 CREATE TABLE IF NOT EXISTS flavors (name TEXT PRIMARY KEY, body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS images (id TEXT PRIMARY KEY, traits TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS hosts (name TEXT PRIMARY KEY, up INTEGER NOT NULL, zone TEXT);
+CREATE TABLE IF NOT EXISTS aggregates (uuid TEXT PRIMARY KEY, metadata TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS quotas (project TEXT PRIMARY KEY, servers INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS faults (
     id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, times INTEGER, seconds REAL NOT NULL
@@ -202,6 +205,18 @@ class SimulatedServers:
         with self._tx() as db:
             db.execute("INSERT OR REPLACE INTO hosts VALUES (?, ?, ?)", (host, up, zone))
 
+    def set_aggregate(self, uuid: str, metadata: Mapping[str, str]) -> None:
+        """Make a host aggregate, or give it other metadata; its hosts are Placement's to know.
+
+        Projects are kept to aggregates, and aggregates from requests, as in a Nova with
+        ``limit_tenants_to_placement_aggregate`` and ``enable_isolated_aggregate_filtering``.
+        """
+        with self._tx() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO aggregates VALUES (?, ?)",
+                (uuid, json.dumps(dict(metadata))),
+            )
+
     def set_quota(self, project: str, servers: int) -> None:
         """How many servers the project may have; failed ones count."""
         with self._tx() as db:
@@ -320,12 +335,12 @@ class SimulatedServers:
             return None
         return self._server(row)
 
-    def asked(self, uuid: str) -> FlavorRequest | None:
+    def asked(self, uuid: str) -> RequestSpec | None:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
         server = self.get(uuid)
         if server is None or server.blueprint is None:
             return None
-        return request_of_spec(self._spec(server.blueprint, 1))
+        return self._spec(server.blueprint, 1)
 
     def create(
         self,
@@ -426,11 +441,10 @@ class SimulatedServers:
             raise OutcomeUnknown("the delete was not answered", server=uuid)
         return there
 
-    def zone_aggregates(self, zone: str) -> frozenset[str]:
-        """Zones are of hosts here, and Placement is not told of them."""
-        del zone
+    def aggregates(self) -> Sequence[Aggregate]:
+        """See :class:`~changeover.worker.ports.servers.Servers`."""
         self._called()
-        return frozenset()
+        return self._aggregates()
 
     def host_up(self, host: str) -> bool | None:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
@@ -535,7 +549,8 @@ class SimulatedServers:
         if held:  # claimed by a process that died before it could say so
             return self._host_of(next(iter(held)))
         since = self._clock.now()
-        options = self._options(request)
+        there = self._aggregates()
+        options = self._options(within(request, there, project=row["project"], isolating=True))
         with self._tx() as db:
             namespace = db.execute("SELECT value FROM facts WHERE name = 'namespace'").fetchone()
         Random(f"{namespace['value']}:{uuid}").shuffle(options)  # noqa: S311 - a simulation
@@ -565,6 +580,11 @@ class SimulatedServers:
             traits = frozenset[str]().union(*(provider.traits for provider in providers))
             options.append(_Option(host, candidate, traits))
         return options
+
+    def _aggregates(self) -> Sequence[Aggregate]:
+        with self._tx() as db:
+            rows = db.execute("SELECT * FROM aggregates ORDER BY rowid").fetchall()
+        return [Aggregate(row["uuid"], json.loads(row["metadata"])) for row in rows]
 
     def _host_of(self, provider: str) -> str:
         """The name of the root provider of the provider's tree."""

@@ -164,7 +164,9 @@ def nova(
         sections["api_database"] = {"connection": place.schema("nova_api")}
     if cell is not None:
         sections["database"] = {"connection": place.schema(cell)}
-    return {**sections, **(extra or {})}
+    for name, section in (extra or {}).items():
+        sections[name] = {**sections.get(name, {}), **section}
+    return sections
 
 
 def cyborg(place: Place, host: str) -> dict[str, Section]:

@@ -160,7 +160,7 @@ class Runner:
             "placement/placement.conf": config.placement(place),
             "glance/glance-api.conf": config.glance(place),
             "nova/nova.conf": config.nova(place, "ctl", cell="nova_cell0"),
-            "nova/scheduler.conf": config.nova(place, "ctl", cell="nova_cell0", extra=_WEIGHER),
+            "nova/scheduler.conf": config.nova(place, "ctl", cell="nova_cell0", extra=_SCHEDULER),
             "nova/cell1.conf": config.nova(place, "ctl", cell="nova_cell1"),
             **{
                 f"nova/{host}.conf": config.nova(place, host, cell=None, with_api=False)
@@ -323,11 +323,16 @@ class Runner:
             os.killpg(pid, signal.SIGKILL)
 
 
-_WEIGHER = {
+_SCHEDULER = {
     "filter_scheduler": {
         "weight_classes": "nova.scheduler.weights.all_weighers,"
         "changeover.worker.nova_weigher.PreferredTraitsWeigher"
-    }
+    },
+    # These two mean nothing until an aggregate has the metadata that they are about.
+    "scheduler": {
+        "enable_isolated_aggregate_filtering": True,
+        "limit_tenants_to_placement_aggregate": True,
+    },
 }
 
 

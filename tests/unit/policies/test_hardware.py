@@ -9,6 +9,7 @@ from changeover.models.flavor import Flavor, Image, ImageProperties
 from changeover.models.placement import RequestGroup, ResourceRequest
 from changeover.policies.hardware import hardware_of
 from changeover.policies.request import request_of_flavor
+from changeover.worker.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -56,9 +57,9 @@ def test_traits(specs: dict[str, str], image: dict[str, str], required: set[str]
 def test_request_filters_ask_only_where_they_are_switched_on() -> None:
     image = {"hw_video_model": "virtio", "hw_disk_bus": "scsi", "hw_architecture": "x86-64"}
     assert hardware_of({}, image, vcpus=1, disk_format="qcow2").root_required == set()
-    found = hardware_of(
-        {}, image, vcpus=1, disk_format="qcow2", filters=("image_type", "image_metadata")
-    )
+    settings = Settings(query_placement_for_image_type_support=True, image_metadata_prefilter=True)
+    filters = settings.request_filters
+    found = hardware_of({}, image, vcpus=1, disk_format="qcow2", filters=filters)
     assert found.root_required == {
         "COMPUTE_IMAGE_TYPE_QCOW2",
         "COMPUTE_GRAPHICS_MODEL_VIRTIO",

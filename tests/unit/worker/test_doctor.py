@@ -26,7 +26,16 @@ from changeover.models.states import ChangeoverState, FoundState
 from changeover.worker import doctor
 from changeover.worker.adapters.service_http import Answer, HttpService
 from changeover.worker.bootstrap import open_site
-from changeover.worker.doctor import CHECKS, Check, Verdict, examine, inventory, messages, own
+from changeover.worker.doctor import (
+    CHECKS,
+    Check,
+    Verdict,
+    aggregates,
+    examine,
+    inventory,
+    messages,
+    own,
+)
 from changeover.worker.doctor import services as cloud
 from changeover.worker.doctor.site import Api, CloudUser, Site
 from changeover.worker.listener import QUEUE, notification_queue
@@ -444,6 +453,61 @@ def test_compute_services(
     answer = (403, {}) if services is None else (200, {"services": listed})
     ground.apis["compute"] = Scripted({"/os-services": answer})
     assert verdicts(cloud.compute_services(ground.site)) == {"nova.services": verdict}
+
+
+def _aggregate(number: int, *hosts: str, **metadata: str) -> dict[str, Any]:
+    named = {key.replace("__", ":"): value for key, value in metadata.items()}
+    return {"uuid": uuid(number), "name": f"a{number}", "metadata": named, "hosts": list(hosts)}
+
+
+@pytest.mark.parametrize(
+    ("listed", "settings", "wrong"),
+    [
+        ([], {}, set()),
+        ([_aggregate(50, ssd="true")], {}, set()),
+        (
+            [_aggregate(50, trait__CUSTOM_LICENSED="required")],
+            {},
+            {"nova.enable_isolated_aggregate_filtering"},
+        ),
+        (
+            [_aggregate(50, trait__CUSTOM_LICENSED="required")],
+            {"enable_isolated_aggregate_filtering": True},
+            set(),
+        ),
+        ([_aggregate(50, trait__CUSTOM_LICENSED="forbidden")], {}, set()),
+        (
+            [_aggregate(50, filter_tenant_id_2="demo")],
+            {},
+            {"nova.limit_tenants_to_placement_aggregate"},
+        ),
+        (
+            [_aggregate(50, filter_tenant_id_2="demo")],
+            {"limit_tenants_to_placement_aggregate": True},
+            set(),
+        ),
+        ([_aggregate(51, "compute1", availability_zone="green")], {}, set()),
+        (
+            [_aggregate(50, "compute1", availability_zone="green")],
+            {},
+            {"nova.aggregates_mirrored"},
+        ),
+        ([_aggregate(50, "compute1", ssd="true")], {}, set()),
+    ],
+)
+def test_what_aggregates_are_there_for_is_asked_for(
+    ground: Ground, listed: list[dict[str, Any]], settings: dict[str, bool], wrong: set[str]
+) -> None:
+    ground.placement.put_aggregates(uuid(1), 0, [uuid(51)])
+    ground.settings = ground.settings.model_copy(update=settings)
+    ground.apis["compute"] = Scripted({"/os-aggregates": (200, {"aggregates": listed})})
+    found = verdicts(aggregates.aggregates(ground.site))
+    assert found == {"nova.aggregates": OK, **dict.fromkeys(wrong, WARN)}
+
+
+def test_aggregates_that_are_not_shown(ground: Ground) -> None:
+    ground.apis["compute"] = Scripted({"/os-aggregates": (403, {})})
+    assert verdicts(aggregates.aggregates(ground.site)) == {"nova.aggregates": FAIL}
 
 
 def test_failed_servers_of_which_nova_did_not_tell(ground: Ground) -> None:
