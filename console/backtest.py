@@ -15,6 +15,7 @@ from changeover.console.render import Column, Output
 from changeover.models.errors import Invalid
 
 if TYPE_CHECKING:
+    from changeover.console.progress import Follow
     from changeover.models.workload import RecordedBoot, RecordedFleet
     from changeover.policies.backtest.engine import Replay
     from changeover.policies.backtest.score import Score
@@ -73,17 +74,19 @@ def backtest(
     plot: Path | None,
 ) -> None:
     """Replay the workload under each policy, and score it."""
+    from changeover.console.progress import progress
     from changeover.policies.backtest.journal import journal_lines
     from changeover.policies.backtest.score import score
 
     _check(workload, policies, journal, plot)
     runs: dict[str, tuple[Score, Replay]] = {}
-    for name in policies:
-        result = _replay(workload, name, seed)
-        runs[name] = score(workload.boots, result.journal, workload.patience), result
-        if journal is not None:
-            fleet = workload.fleet
-            _write(journal, journal_lines(result.journal, fleet.devices, fleet.functions))
+    with progress(out, workload.boots) as follow:
+        for name in policies:
+            result = _replay(workload, name, seed, follow)
+            runs[name] = score(workload.boots, result.journal, workload.patience), result
+            if journal is not None:
+                fleet = workload.fleet
+                _write(journal, journal_lines(result.journal, fleet.devices, fleet.functions))
     if plot is not None:
         from changeover.console import plot as plotting
         from changeover.policies.backtest.series import series
@@ -127,12 +130,12 @@ def _check(
         _write(journal, (), "a")
 
 
-def _replay(workload: Workload, name: str, seed: int) -> Replay:
+def _replay(workload: Workload, name: str, seed: int, follow: Follow) -> Replay:
     from changeover.console.policies import policy
     from changeover.policies.backtest.engine import IllegalProgramError, replay
     from changeover.policies.balancing.registry import NAMES
 
-    make = policy(name, workload.boots, workload.fleet, workload.patience)
+    make = follow(name, policy(name, workload.boots, workload.fleet, workload.patience))
     try:
         return replay(
             workload.boots,

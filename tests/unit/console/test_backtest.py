@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from unit.console.conftest import Teller
-from unit.console.home import Home
+from unit.console.home import SCRIPT, Home
 
 from changeover.models.placement import ResourceRequest
 from changeover.policies.request import request_of_flavor
@@ -120,6 +121,46 @@ def test_files_of_spreadsheets_are_read_and_broken_ones_named(tell: Teller, tmp_
         status, said = replayed(broken, "events.csv.gz")
         assert status == 2
         assert "events.csv.gz: cannot be read" in said
+
+
+def _beside_a_terminal(*words: str) -> tuple[int, bytes, str]:
+    """Status, standard output to a pipe, and what a person sees on a terminal meanwhile."""
+    pty = pytest.importorskip("pty")
+    terminal, end = pty.openpty()
+    with subprocess.Popen(
+        [SCRIPT, "backtest", *FILES, *words],
+        stdout=subprocess.PIPE,
+        stderr=end,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+    ) as process:
+        os.close(end)
+        seen = b""
+        while True:
+            try:
+                seen += os.read(terminal, 65536)
+            except OSError:  # how Linux says that the other end is closed
+                break
+        out, _ = process.communicate(timeout=60)
+    os.close(terminal)
+    return process.returncode, out, seen.decode()
+
+
+def test_a_person_sees_how_far_it_is_and_nothing_else_changes(tell: Teller, tmp_path: Path) -> None:
+    journals = [tmp_path / name for name in ("seen.jsonl", "quiet.jsonl", "json.jsonl")]
+    words = [("--policy", "default", "--journal", str(journal)) for journal in journals]
+    status, out, seen = _beside_a_terminal(*words[0])
+    assert status == 0
+    boots = len((DATA / "small.events.csv").read_text(encoding="utf-8").splitlines()) - 1
+    assert "default" in seen
+    assert f"of {boots} boots" in seen
+    quiet = tell("backtest", *FILES, *words[1])
+    assert (quiet.err, quiet.out) == ("", out.decode())
+    status, out, seen = _beside_a_terminal(*words[2], "--json")
+    assert (status, seen) == (0, "")
+    assert json.loads(out)["policy"] == "default"
+    first, *others = (journal.read_bytes() for journal in journals)
+    assert first
+    assert others == [first, first]
 
 
 @pytest.mark.parametrize("form", ["png", "svg"])
