@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,26 +15,68 @@ from changeover.console.render import Output
 commands = typer.Typer()
 
 
-OsCloud = Annotated[
-    str | None,
-    typer.Option(help="You, as in clouds.yaml: the server is yours, created by your trust."),
-]
-Project = Annotated[
-    str | None, typer.Option(help="For operators: this project's id, by the service user's role.")
-]
-User = Annotated[str | None, typer.Option(help="For operators: whose server it is.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Show what happens until it is over.")]
-Patience = Annotated[
-    float | None, typer.Option(metavar="SECONDS", help="Give up after; default: patience_seconds.")
-]
-Priority = Annotated[float, typer.Option(help="Above 1 comes before other boots.")]
-Key = Annotated[
-    str | None,
-    typer.Option(metavar="TEXT", help="Sent twice with the same, a request counts once."),
-]
+def _asks(read: Callable[..., Any]) -> Callable[..., None]:
+    """A command that queues the request which ``read`` makes of its own options.
+
+    How it is asked is said here once. Typer takes options from a signature and knows no groups of
+    them, so that of ``read`` and the common one are put together.
+    """
+
+    def command(
+        *,
+        os_cloud: Annotated[
+            str | None,
+            typer.Option(
+                help="You, as in clouds.yaml: the server is yours, created by your trust."
+            ),
+        ] = None,
+        project: Annotated[
+            str | None,
+            typer.Option(help="For operators: this project's id, by the service user's role."),
+        ] = None,
+        user: Annotated[str | None, typer.Option(help="For operators: whose server it is.")] = None,
+        priority: Annotated[float, typer.Option(help="Above 1 comes before other boots.")] = 1.0,
+        patience: Annotated[
+            float | None,
+            typer.Option(metavar="SECONDS", help="Give up after; default: patience_seconds."),
+        ] = None,
+        idempotency_key: Annotated[
+            str | None,
+            typer.Option(metavar="TEXT", help="Sent twice with the same, a request counts once."),
+        ] = None,
+        wait: Annotated[
+            bool, typer.Option("--wait", help="Show what happens until it is over.")
+        ] = False,
+        json: Json = False,
+        **own: Any,
+    ) -> None:
+        from changeover.console import request
+        from changeover.worker.submit import Terms
+
+        asked = read(**own)
+        with open_desk() as desk:
+            status = request.submit(
+                desk,
+                Output(json),
+                asked,
+                name=request.InWhoseName(os_cloud, project, user),
+                terms=lambda most: Terms(
+                    most if patience is None else patience, priority, idempotency_key
+                ),
+                wait=wait,
+            )
+        raise typer.Exit(status)
+
+    its, common = (signature(one, eval_str=True) for one in (read, command))
+    asked = [p for p in common.parameters.values() if p.kind is p.KEYWORD_ONLY]
+    together = its.replace(parameters=[*its.parameters.values(), *asked])
+    command.__signature__ = together  # type: ignore[attr-defined]  # what Typer reads
+    command.__name__, command.__doc__ = read.__name__, read.__doc__
+    return command
 
 
 @commands.command()
+@_asks
 def boot(
     *,
     flavor: Annotated[str, typer.Option(help="Name or id.")],
@@ -46,7 +90,9 @@ def boot(
     user_data: Annotated[
         Path | None, typer.Option(metavar="FILE", help="For cloud-init; - is standard input.")
     ] = None,
-    availability_zone: Annotated[str | None, typer.Option()] = None,
+    availability_zone: Annotated[
+        str | None, typer.Option(metavar="ZONE", help="Where it must be; default: anywhere.")
+    ] = None,
     properties: Annotated[
         list[str] | None,
         typer.Option("--property", metavar="KEY=VALUE", help="Metadata; repeatable."),
@@ -60,15 +106,7 @@ def boot(
     ] = None,
     tag: Annotated[list[str] | None, typer.Option(metavar="TAG", help="Repeatable.")] = None,
     count: Annotated[int, typer.Option(help="So many servers.")] = 1,
-    os_cloud: OsCloud = None,
-    project: Project = None,
-    user: User = None,
-    priority: Priority = 1.0,
-    patience: Patience = None,
-    idempotency_key: Key = None,
-    wait: Wait = False,
-    json: Json = False,
-) -> None:
+) -> Any:
     """Ask for a server that is created when it can succeed.
 
     It is judged like a failed boot: created at once if it fits, else once a device was changed
@@ -78,7 +116,7 @@ def boot(
     from changeover.models.server_request import request_of
 
     hints = request.pairs(hint or (), "--hint")
-    asked = request_of(
+    return request_of(
         {
             "name": name or flavor,
             "flavor": flavor,
@@ -95,47 +133,14 @@ def boot(
         },
         count=count,
     )
-    _request(asked, (os_cloud, project, user), (patience, priority, idempotency_key), wait, json)
 
 
 @commands.command()
+@_asks
 def submit(
     file: Annotated[Path, typer.Argument(help="Nova's own create request; - is standard input.")],
-    *,
-    os_cloud: OsCloud = None,
-    project: Project = None,
-    user: User = None,
-    priority: Priority = 1.0,
-    patience: Patience = None,
-    idempotency_key: Key = None,
-    wait: Wait = False,
-    json: Json = False,
-) -> None:
+) -> Any:
     """Ask for servers with the body of Nova's `POST /servers`; see `boot`."""
     from changeover.console import request
 
-    asked = request.read_request(file)
-    _request(asked, (os_cloud, project, user), (patience, priority, idempotency_key), wait, json)
-
-
-def _request(
-    asked: Any,
-    whose: tuple[str | None, str | None, str | None],
-    terms: tuple[float | None, float, str | None],
-    wait: bool,  # noqa: FBT001 - handed on
-    json: bool,  # noqa: FBT001 - handed on
-) -> None:
-    from changeover.console import request
-    from changeover.worker.submit import Terms
-
-    patience, priority, key = terms
-    with open_desk() as desk:
-        status = request.submit(
-            desk,
-            Output(json),
-            asked,
-            name=request.InWhoseName(*whose),
-            terms=lambda most: Terms(most if patience is None else patience, priority, key),
-            wait=wait,
-        )
-    raise typer.Exit(status)
+    return request.read_request(file)
