@@ -6,7 +6,6 @@ together in the next round: no fixed batch window, and no plan made on half of w
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -186,16 +185,18 @@ def _apply(world: World, gathered: Gathered, plan: Plan) -> None:
             tx.plans.started(plan_id, started)
         if ended or tx.boots.woken_since(gathered.inputs.now):
             decision = replace(decision, outdated=True)
-        waits: dict[tuple[str, float, int], tuple[Reason, list[str]]] = {}
+        waits: dict[tuple[str, str, float, int], tuple[Reason, list[str]]] = {}
         for judgement in gathered.judged:
             for boot in judgement.boots:
                 wait = _answer_boot(world, tx, decision, judgement, boot, coming, now)
                 if wait is not None:
                     reason, wake_at = wait
-                    alike = json.dumps(reason.as_json(), sort_keys=True), wake_at, boot.attempt
+                    # A class has one reason to wait, and those that a plan held back would serve
+                    # another: within it the code tells them apart.
+                    alike = judgement.key, reason.code, wake_at, boot.attempt
                     waits.setdefault(alike, (reason, []))[1].append(boot.id)
         # Together: in a storm thousands go on waiting, and nobody else can write meanwhile.
-        for (_, wake_at, attempt), (reason, ids) in waits.items():
+        for (_, _, wake_at, attempt), (reason, ids) in waits.items():
             tx.boots.wait_on(ids, attempt, reason, wake_at, now)
         _answer_tasks(tx, decision, coming, now)
         there = {p.device: p.device in coming or _is_free(decision, p) for p in plan.promises}

@@ -242,6 +242,11 @@ class Operator:
         plan = tx.plans.get(plan_id)
         if plan is None:
             raise NotFound(f"there is no plan {plan_id}; see `changeover plans`")
+        if plan["state"] is PlanState.EXPIRED:
+            raise Refuse(
+                f"plan {plan_id} is expired: nobody decided on it in time; what still helps is "
+                "planned anew: see `changeover plans`"
+            )
         if plan["state"] is not PlanState.RECOMMENDED:
             raise Refuse(f"plan {plan_id} is {plan['state']}: only recommended ones are decided")
         return plan

@@ -60,6 +60,9 @@ def sweep(world: World) -> dict[str, int]:
         if lapsed := tx.keeps.lapse(now):
             tx.boots.wake(now)
         found["keeps_lapsed"] = lapsed
+        if expired := tx.plans.expire(now - PLAN_LIFETIME, now):
+            tx.boots.wake(now)  # they name a plan that nobody can approve any more
+        found["plans_expired"] = expired
         found["callbacks_due"] = _unsent_callbacks(tx, now)
         if tx.boots.wanting(now) or tx.tasks.all(queued_only=True, limit=1):
             tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)
@@ -67,7 +70,6 @@ def sweep(world: World) -> dict[str, int]:
         tx.to_send.extend(lost)
         found["hints_resent"] = len(lost)
         found["demand_forgotten"] = tx.demand.prune(now - world.settings.demand_days * DAY)
-        found["plans_expired"] = tx.plans.expire(now - PLAN_LIFETIME, now)
         ajar = tx.devices.ajar()
         due = tx.leases.due(CLOSED, now, world.settings.refresh_seconds)
         quarantined = _quarantined(tx) if due else []

@@ -41,6 +41,19 @@ def test_what_cannot_be_approved_decides_nothing(tell: Teller, home: Home) -> No
     assert _stored(home, plan)[0] is PlanState.REFUSED
 
 
+def test_an_expired_plan_says_where_to_look(tell: Teller, home: Home) -> None:
+    plan = recommended(home, "fpga4")
+    with home.database.write() as tx:
+        now = home.operator.clock.now()
+        assert tx.plans.expire(now + 1.0, now) == 1
+    for word in ("approve", "refuse"):
+        told = tell("plan", word, plan)
+        assert told.status == 2
+        assert f"plan {plan} is expired" in told.err
+        assert "changeover plans" in told.err
+    assert _stored(home, plan) == (PlanState.EXPIRED, [home.provider("fpga4")])
+
+
 def test_a_plan_that_this_release_cannot_read_is_not_made_again(tell: Teller, home: Home) -> None:
     told = tell("plan", "replay", home.plan)
     assert told.status == 2
