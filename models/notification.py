@@ -47,6 +47,23 @@ class BuildFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class SchedulingBegan:
+    """Hosts are being chosen for a server of a create call that named itself.
+
+    ``global_request_id`` is what its caller sent as ``X-OpenStack-Request-ID``. Of a server that is
+    deleted before it has a host, this is all that is left.
+    """
+
+    message_id: str
+    server: str
+    project: str
+    user: str
+    request_id: str
+    timestamp: float
+    global_request_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class ServerCreated:
     """A server was built. ``metadata`` may hold the marker of the boot that it succeeds.
 
@@ -88,7 +105,7 @@ class Ignored:
     reason: str = "not an event that Changeover acts on"
 
 
-Notification = BuildFailed | ServerCreated | ServerDeleted | Ignored
+Notification = BuildFailed | SchedulingBegan | ServerCreated | ServerDeleted | Ignored
 
 
 def parse_notification(body: bytes | str) -> Notification:
@@ -100,6 +117,8 @@ def parse_notification(body: bytes | str) -> Notification:
     event_type = _validate(_TypeWire, message).event_type
     if event_type == "compute_task.build_instances.error":
         return _build_failed(event_type, message)
+    if event_type == "scheduler.select_destinations.start":
+        return _scheduling_began(event_type, message)
     if event_type == "instance.create.end":
         wire = _validate(_ServerWire, _unwrapped(message))
         flavor = wire.payload.flavor
@@ -132,6 +151,21 @@ def _build_failed(event_type: str, message: Mapping[str, Any]) -> Notification:
         num_instances=max(1, spec.num_instances) if spec else 1,
         timestamp=wire.timestamp,
         spec=spec,
+    )
+
+
+def _scheduling_began(event_type: str, message: Mapping[str, Any]) -> Notification:
+    if message.get("_context_global_request_id") is None:
+        return Ignored(event_type, "its create call did not name itself")
+    wire = _validate(_SchedulingWire, _unwrapped(message))
+    return SchedulingBegan(
+        message_id=wire.message_id,
+        server=wire.payload.instance_uuid,
+        project=wire.payload.project_id or wire.context_project or "",
+        user=wire.payload.user_id or wire.context_user or "",
+        request_id=wire.request_id or "",
+        timestamp=wire.timestamp,
+        global_request_id=wire.global_request_id,
     )
 
 
@@ -214,6 +248,17 @@ class _HeadWire(Wire):
 
 class _BuildErrorWire(_HeadWire):
     payload: _ComputeTaskWire
+
+
+class _SpecWire(Wire):
+    instance_uuid: Uuid
+    project_id: Text | None = None
+    user_id: Text | None = None
+
+
+class _SchedulingWire(_HeadWire):
+    payload: _SpecWire
+    global_request_id: Text = Field(alias="_context_global_request_id")
 
 
 class _ServerWire(_HeadWire):

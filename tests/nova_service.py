@@ -59,6 +59,8 @@ class NovaService:
         self.callers: dict[str, list[tuple[str, str]]] = defaultdict(list)
         """Users and projects by which each method was called."""
         self.aggregates: list[dict[str, Any]] = []
+        self.request_ids: list[str | None] = []
+        """How create requests named themselves."""
         self.filters = True
         """Whether the service user may filter by what only administrators may by default."""
         self.forbid: set[str] = set()
@@ -377,6 +379,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(401, _error("unauthorized", 401, "Authentication required"))
             return
         service.callers[self.command].append(who or ("", ""))
+        if (self.command, path) == ("POST", "/v2.1/servers"):
+            service.request_ids.append(self.headers.get("X-OpenStack-Request-ID"))
         try:
             status, value = self._nova(path, body, who or ("", ""))
         except OutcomeUnknown:

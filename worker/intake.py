@@ -25,6 +25,7 @@ from changeover.models.notification import (
     BuildFailed,
     Ignored,
     Notification,
+    SchedulingBegan,
     ServerCreated,
     ServerDeleted,
     parse_notification,
@@ -35,7 +36,7 @@ from changeover.models.states import BOOT_OVER, BootState
 from changeover.policies.request import FlavorRequest, request_of_flavor, request_of_spec
 from changeover.worker.cancel import cancel_boot
 from changeover.worker.ports.clock import Clock
-from changeover.worker.ports.servers import MARKER
+from changeover.worker.ports.servers import MARKER, request_id_of
 from changeover.worker.queues import BOOT_QUEUE, JUDGE, PLAN_QUEUE, REBOOT
 from changeover.worker.settings import Settings
 from changeover.worker.store import Database, Tx
@@ -172,7 +173,7 @@ class Intake:
 
     def _event(
         self,
-        notification: BuildFailed | ServerDeleted | ServerCreated,
+        notification: BuildFailed | SchedulingBegan | ServerDeleted | ServerCreated,
         source: str,
         outcome: str,
         boot_id: str | None,
@@ -208,6 +209,10 @@ class Intake:
                 return self._dead_letter(tx, body, exc.message, source)
         elif isinstance(notification, ServerDeleted):
             accepted = self._deleted(tx, notification)
+        elif isinstance(notification, SchedulingBegan):
+            accepted = self._scheduling_began(tx, notification)
+            if accepted.boot is None:
+                return accepted
         else:
             accepted = self._created(tx, notification)
             if accepted.boot is None:
@@ -339,6 +344,18 @@ class Intake:
         if made is not None:
             self._hurry(tx, made.id, now)
         return made
+
+    def _scheduling_began(self, tx: Tx, began: SchedulingBegan) -> Accepted:
+        """Whose create it is, if that was not answered yet: it may be gone before it is found."""
+        now = self.clock.now()
+        for boot in tx.boots.in_states([BootState.CREATING]):
+            mine = request_id_of(boot.marker) == began.global_request_id
+            if mine and boot.project == began.project:
+                if not tx.boots.told(boot, began.server):
+                    break
+                self._hurry(tx, boot.id, now)
+                return Accepted("successor_told", boot.id)
+        return Accepted("ignored", reason="no create of Changeover's waits for its answer")
 
     def _hurry(self, tx: Tx, boot_id: str, now: float) -> None:
         """Something happened to a boot that is being created: whoever watches it looks now."""

@@ -269,6 +269,11 @@ def _creating(world: World, boot: Boot) -> Boot:
     listing = world.servers.find(boot.marker, boot.project, boot.sent_at)
     if listing.servers:
         return _adopt(world, boot, listing.servers)
+    told = _told(world, boot)
+    if told is not None:
+        # It is not listed: if it is not there either, its owner deleted it.
+        with world.database.write() as tx:
+            return tx.boots.move(boot, BootState.BUILDING, world.clock.now(), successor=told)
     now = world.clock.now()
     safe_at = boot.sent_at + STALL_SECONDS + world.servers.longest_request_seconds
     if asked_at < safe_at or not listing.complete:
@@ -280,6 +285,13 @@ def _creating(world: World, boot: Boot) -> Boot:
         due = max(safe_at, now) if listing.complete else now + WATCH_SECONDS
         return _look_again(world, boot, min(due, now + WATCH_SECONDS), reason)
     return _failed_again(world, boot, Reason("boot.create_lost", "the create call came to nothing"))
+
+
+def _told(world: World, boot: Boot) -> str | None:
+    """What a notification said meanwhile that the create call made."""
+    with world.database.read() as tx:
+        known = tx.boots.get(boot.id)
+    return None if known is None or known.attempt != boot.attempt else known.successor
 
 
 def _adopt(world: World, boot: Boot, found: tuple[Server, ...]) -> Boot:

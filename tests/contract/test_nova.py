@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from changeover.worker.adapters.nova_wire import ShownServer, create_body
 from changeover.worker.adapters.owners import trusts_of
 from changeover.worker.adapters.servers_nova import NovaServers
 from changeover.worker.adapters.service_http import WrongFormError
-from changeover.worker.ports.servers import MARKER, Authority, ServerStatus
+from changeover.worker.ports.servers import MARKER, Authority, ServerStatus, request_id_of
 from changeover.worker.simulator.clock import VirtualClock
 from changeover.worker.simulator.placement import MemoryPlacement
 from changeover.worker.simulator.servers import SimulatedServers
@@ -312,6 +313,29 @@ def test_a_server_in_a_cell_that_is_down_is_neither_there_nor_gone(
     monkeypatch.setattr(nova, "hidden", lambda _: True)
     with pytest.raises(Unreachable, match="cell"):
         servers.get(uuid)
+
+
+def test_a_server_that_is_only_listed_is_not_gone_while_a_cell_is_down(
+    nova: NovaService, servers: NovaServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uuid, other = create(servers, marker="m1"), create(servers, marker="m2")
+    nova.forbid.add("GET")
+    nova.servers.user_delete(uuid)
+    assert servers.get(uuid) is None
+    monkeypatch.setattr(nova, "hidden", lambda _: True)
+    for each in (uuid, other):
+        with pytest.raises(Unreachable, match="cell"):
+            servers.get(each)
+
+
+def test_a_create_names_itself_by_its_marker(nova: NovaService, servers: NovaServers) -> None:
+    create(servers, marker="m.1")
+    create(servers, marker="m.2")
+    assert nova.request_ids == [request_id_of("m.1"), request_id_of("m.2")]
+    # Nova takes no other form for such an id.
+    assert all(
+        re.fullmatch(r"req-\w{8}(-\w{4}){3}-\w{12}", each or "") for each in nova.request_ids
+    )
 
 
 # ---------------------------------------------------------------- versions, flavors, forms

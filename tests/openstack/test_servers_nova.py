@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
@@ -14,12 +14,15 @@ import pytest
 from harness.client import COMPUTE, Cloud, eventually
 from harness.identity import give_trust
 from harness.servers import Servers as Booted
+from kombu import Connection as Kombu
 from openstack.connection import Connection
 
 from changeover.models.errors import AskOperator, Invalid, QuotaExceeded
+from changeover.models.notification import Notification, SchedulingBegan, parse_notification
 from changeover.worker.adapters import servers_nova
 from changeover.worker.adapters.clock import SystemClock
 from changeover.worker.adapters.servers_nova import NovaServers
+from changeover.worker.listener import notification_queue
 from changeover.worker.ports.servers import (
     MARKER,
     REPLACED_BY,
@@ -27,7 +30,9 @@ from changeover.worker.ports.servers import (
     Authority,
     Server,
     ServerStatus,
+    request_id_of,
 )
+from changeover.worker.settings import Settings
 
 NOWHERE = {"trait:HW_CPU_X86_AVX512F": "required"}
 """A trait that Placement knows, and that no host here has."""
@@ -174,6 +179,55 @@ def test_a_successor_that_its_owner_deleted_is_found(
     eventually(lambda: nova.get(uuid) is None)
     found = nova.find(marker, before.project, since).servers
     assert [(s.uuid, s.status) for s in found] == [(uuid, ServerStatus.DELETED)]
+
+
+@pytest.fixture
+def told(cloud: Cloud) -> Iterator[Callable[[], list[Notification]]]:
+    """What Nova tells from here on, as far as Changeover reads it."""
+    settings = Settings(notification_url=cloud.notification_url)  # type: ignore[arg-type]  # pydantic makes the secret
+    heard: list[Notification] = []
+    with Kombu(cloud.notification_url, connect_timeout=5) as connection:
+        queue = notification_queue(settings)(connection.channel())
+        queue.name = f"test-{uuid4()}"
+        queue.declare()
+
+        def listen() -> list[Notification]:
+            while (message := queue.get(no_ack=True)) is not None:
+                heard.append(parse_notification(message.body))
+            return heard
+
+        yield listen
+        queue.delete()
+
+
+@pytest.mark.usefixtures("trust")
+def test_of_a_successor_deleted_before_it_was_scheduled_a_notification_is_left(
+    cloud: Cloud,
+    nova: NovaServers,
+    servers: Booted,
+    alice: Connection,
+    told: Callable[[], list[Notification]],
+) -> None:
+    before = failed(nova, servers, alice)
+    flavor = servers.flavor()
+    marker, since = new_marker(), time.time()
+    with cloud.without("nova-scheduler"):
+        uuid = again(nova, before, marker, flavor=flavor)
+        assert [s.uuid for s in nova.find(marker, before.project, since).servers] == [uuid]
+        alice.compute.delete_server(uuid)
+        assert nova.get(uuid) is None
+
+    def began() -> SchedulingBegan | None:
+        mine = (n for n in told() if isinstance(n, SchedulingBegan) and n.server == uuid)
+        return next(mine, None)
+
+    found = eventually(began)
+    assert (found.global_request_id, found.project) == (request_id_of(marker), before.project)
+    assert nova.get(uuid) is None
+    listing = nova.find(marker, before.project, since)
+    assert (listing.servers, listing.complete) == ((), True), "Nova itself keeps nothing of it"
+    actions = alice.compute.get(f"/servers/{uuid}/os-instance-actions", microversion=COMPUTE)
+    assert actions.status_code == HTTPStatus.NOT_FOUND
 
 
 @pytest.mark.usefixtures("trust")

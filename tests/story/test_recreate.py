@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
+from selecting import selecting
 from story.test_crashes import carry_on
 from story.world import EFFECTS, Cloud, Worker
 
+from changeover.models.blueprint import Blueprint
 from changeover.models.boot import Boot
 from changeover.models.states import BootState
 from changeover.policies.consent import RECREATE
@@ -256,6 +260,40 @@ def test_its_owner_deletes_a_successor_before_its_create_was_found(
         boot = boot_of(cloud, server)
         assert (boot.state, boot.reason.code) == (BootState.CANCELLED, "boot.successor_deleted")
         assert created(cloud) == 1
+        assert [s.uuid for s in alive(cloud)] == [server]
+
+
+@pytest.mark.parametrize("answered", [False, True])
+@pytest.mark.parametrize("late", [False, True])
+def test_its_owner_deletes_a_successor_before_it_is_scheduled(
+    tmp_path: Path, *, answered: bool, late: bool
+) -> None:
+    """Nova keeps nothing of it; all that is left is that hosts were chosen for its create call."""
+    with Cloud(tmp_path) as cloud:
+        create, gone, sent = cloud.servers.create, str(uuid4()), 0
+
+        def vanishing(blueprint: Blueprint, marker: str, **whose: Any) -> str:
+            nonlocal sent
+            sent += 1
+            if not late:
+                cloud.tell(selecting(gone, marker, whose["project"]))
+            if answered:
+                return gone
+            return create(blueprint, marker, **whose)
+
+        cloud.servers.create = vanishing  # type: ignore[method-assign]  # a Nova that forgets
+        cloud.servers.inject(ServersFault.CREATE_LOST, times=None)
+        cloud.servers.longest_request_seconds = 300.0
+        [server] = cloud.fail_boot(FLAVOR)
+        carry_on(cloud, "a", seconds=60.0)
+        if late and not answered:
+            boot = boot_of(cloud, server)
+            assert boot.state is BootState.CREATING
+            cloud.tell(selecting(gone, boot.marker, boot.project))
+        cloud.calm()
+        boot = boot_of(cloud, server)
+        assert (boot.state, boot.reason.code) == (BootState.CANCELLED, "boot.successor_deleted")
+        assert (boot.successor, sent) == (gone, 1)
         assert [s.uuid for s in alive(cloud)] == [server]
 
 

@@ -49,7 +49,13 @@ from changeover.worker.adapters.service_http import (
     open_region,
 )
 from changeover.worker.ports.clock import Clock
-from changeover.worker.ports.servers import FOUND_AT_ONCE, Authority, Listing, Server
+from changeover.worker.ports.servers import (
+    FOUND_AT_ONCE,
+    Authority,
+    Listing,
+    Server,
+    request_id_of,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -150,6 +156,9 @@ class NovaServers:
         answer = _checked(self._call("GET", "/servers/detail", query=query))
         servers, _ = answer.parse(nova_wire.listed)
         if not servers:
+            # A filtered listing lacks the servers of cells that are down, and does not say so.
+            if not self._every_cell_answers():
+                raise Unreachable(f"a cell is down: whether server {uuid} is there is not known")
             return None
         if servers[0]["id"] != uuid:
             raise AskOperator(
@@ -287,7 +296,12 @@ class NovaServers:
         if time.monotonic() - began > PREPARING:
             raise Unreachable(f"no token and flavor within {PREPARING:g} s: nothing was sent")
         answer = self._call(
-            "POST", "/servers", body=body, service=in_project, timeouts=CREATE_TIMEOUTS
+            "POST",
+            "/servers",
+            body=body,
+            service=in_project,
+            timeouts=CREATE_TIMEOUTS,
+            request_id=request_id_of(marker),
         )
         return _checked(answer).parse(nova_wire.created)
 
@@ -365,8 +379,11 @@ class NovaServers:
         body: object = None,
         service: HttpService | None = None,
         timeouts: Timeouts | None = None,
+        request_id: str | None = None,
     ) -> Answer:
-        headers = self._versions.header()
+        headers = dict(self._versions.header())
+        if request_id is not None:
+            headers["X-OpenStack-Request-ID"] = request_id
         return (service or self._nova).request(
             method, path, query=query, body=body, headers=headers, timeouts=timeouts
         )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
+from uuid import UUID, uuid5
 
 from changeover.models.aggregate import Aggregate
 from changeover.models.blueprint import Blueprint
@@ -14,6 +15,14 @@ from changeover.models.notification import BuildFailed
 
 MARKER = "changeover:boot"
 """The metadata key by which a create that was not answered is found again."""
+
+NAMESPACE = UUID("5b7a1d0e-6f0c-4d55-9d0a-9a2c1c1f3b6e")
+
+
+def request_id_of(marker: str) -> str:
+    """How the create call with that marker names itself (``X-OpenStack-Request-ID``)."""
+    return f"req-{uuid5(NAMESPACE, marker)}"
+
 
 REPLACES = "changeover:replaces"
 REPLACED_BY = "changeover:replaced_by"

@@ -237,7 +237,7 @@ class Boots:
                 BootRow.id == boot.id,
                 BootRow.state == BootState.CREATING,
                 BootRow.attempt == boot.attempt,
-                BootRow.successor.is_(None),
+                or_(BootRow.successor.is_(None), BootRow.successor == successor),
             )
             .values(state=BootState.BUILDING, successor=successor, reason=reason)
             .returning(BootRow.__table__)
@@ -248,6 +248,25 @@ class Boots:
             now, "worker", f"boot.{BootState.BUILDING}", boot.id, reason=reason.as_json()
         )
         return Boot(**row)
+
+    def told(self, boot: Boot, successor: str) -> bool:
+        """Note what the boot's current attempt made, before its create call is answered.
+
+        It goes on being looked for by its marker: there may be a second one. ``False`` if one is
+        known.
+        """
+        done = self.session.connection.execute(
+            update(BootRow)
+            .where(
+                BootRow.id == boot.id,
+                BootRow.state == BootState.CREATING,
+                BootRow.attempt == boot.attempt,
+                BootRow.sent_at.is_not(None),
+                BootRow.successor.is_(None),
+            )
+            .values(successor=successor)
+        )
+        return done.rowcount == 1
 
     def describe(self, boot: Boot, request: ResourceRequest, device_profile: str | None) -> None:
         """Say what a boot asks for; raises :class:`Reread` if it was judged meanwhile."""

@@ -6,10 +6,12 @@ import copy
 import json
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from selecting import selecting
 
 from changeover.models.errors import Invalid
 from changeover.models.flavor import RequestSpec
@@ -17,10 +19,12 @@ from changeover.models.limited_json import MAX_BYTES, MAX_DEPTH
 from changeover.models.notification import (
     BuildFailed,
     Ignored,
+    SchedulingBegan,
     ServerCreated,
     ServerDeleted,
     parse_notification,
 )
+from changeover.worker.ports.servers import request_id_of
 
 DATA = Path(__file__).parents[2] / "data" / "notifications"
 
@@ -90,7 +94,16 @@ def test_everything_else_is_ignored() -> None:
             value = parse_notification(json.dumps(message))
             kinds = ("create.end", "delete.end", "build_instances.error")
             if not message["event_type"].endswith(kinds):
-                assert value == Ignored(message["event_type"])
+                assert isinstance(value, Ignored)
+                assert value.event_type == message["event_type"]
+
+
+def test_a_create_call_that_named_itself_is_told_of() -> None:
+    server = str(uuid4())
+    value = parse_notification(json.dumps(selecting(server, "m", "p")))
+    assert isinstance(value, SchedulingBegan)
+    assert (value.server, value.project) == (server, "p")
+    assert value.global_request_id == request_id_of("m")
 
 
 def payload(message: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from selecting import selecting
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 
@@ -46,6 +47,7 @@ OUTCOMES = {
     "owner_deleted",
     "successor_built",
     "successor_failed",
+    "successor_told",
     "woke",
 }
 
@@ -280,6 +282,54 @@ def test_its_owner_deletes_the_failed_server(
     assert found is not None
     assert found.state is ends
     assert hints(database) == ({} if ends is BootState.CANCELLED else {REBOOT: 1})
+
+
+def test_what_an_unanswered_create_made_is_told(database: Database, intake: Intake) -> None:
+    boot = put(database, BootState.CREATING, attempt=2, sent_at=NOW)
+    server = str(uuid4())
+
+    def told(marker: str = boot.marker, project: str = boot.project) -> str:
+        return intake.accept(json.dumps(selecting(server, marker, project)), "test").outcome
+
+    assert told(marker=f"{boot.id}.1") == "ignored"
+    assert told(project="another") == "ignored"
+    assert hints(database) == {}
+    message = json.dumps(selecting(server, boot.marker, boot.project))
+    assert intake.accept(message, "test") == Accepted("successor_told", boot.id)
+    assert intake.accept(message, "test").outcome == "duplicate"
+    with database.read() as tx:
+        found = tx.boots.get(boot.id)
+    assert found is not None
+    # It is still looked for by its marker.
+    assert (found.state, found.successor) == (BootState.CREATING, server)
+    assert hints(database) == {REBOOT: 1}
+    server = str(uuid4())
+    assert told() == "ignored"
+
+
+@pytest.mark.parametrize(
+    ("state", "sent_at"),
+    [(BootState.CREATING, None), (BootState.BUILDING, NOW), (BootState.WAITING, None)],
+)
+def test_what_no_unanswered_create_made_is_not_taken(
+    database: Database, intake: Intake, state: BootState, sent_at: float | None
+) -> None:
+    boot = put(database, state, attempt=1, sent_at=sent_at)
+    message = selecting(str(uuid4()), boot.marker, boot.project)
+    assert intake.accept(json.dumps(message), "test").outcome == "ignored"
+    with database.read() as tx:
+        found = tx.boots.get(boot.id)
+    assert found is not None
+    assert found.successor is None
+
+
+def test_a_create_of_others_is_not_looked_into(database: Database, intake: Intake) -> None:
+    put(database, BootState.CREATING, attempt=1, sent_at=NOW)
+    message = selecting("no uuid", "m", "p")
+    message["_context_global_request_id"] = None
+    assert intake.accept(json.dumps(message), "test").outcome == "ignored"
+    message["_context_global_request_id"] = "req-of-heat"
+    assert intake.accept(json.dumps(message), "test").outcome == "dead_letter"
 
 
 def test_a_deletion_is_judged_only_where_somebody_waits(database: Database, intake: Intake) -> None:
