@@ -8,7 +8,8 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
-RUN useradd --uid 10001 --user-group --home-dir /var/lib/changeover --create-home changeover
+RUN useradd --uid 10001 --user-group --home-dir /var/lib/changeover changeover \
+    && install --directory --owner=changeover --group=changeover --mode=0700 /var/lib/changeover
 
 FROM base AS build-changeover
 RUN python -m venv /opt/changeover

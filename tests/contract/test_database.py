@@ -66,6 +66,7 @@ from changeover.worker.simulator.clock import VirtualClock
 from changeover.worker.simulator.fleet import Shape, describe_fleet
 from changeover.worker.store import Database, Hint, Tx
 from changeover.worker.store.discovered import DiscoveredRecord
+from changeover.worker.store.engine import engine_for
 from changeover.worker.store.hints import MOST_PATIENCE
 from changeover.worker.store.session import columns_of
 
@@ -1468,6 +1469,22 @@ def test_two_that_lock_each_other_out_are_busy_and_not_stuck(place: Place) -> No
     ends = race([lambda: cross(one.id, two.id), lambda: cross(two.id, one.id)])
     assert sorted(ends) == ([False, True] if place.kind == "postgresql" else [True, True])
     database.dispose()
+
+
+def test_a_database_of_no_encoding_gives_texts_all_the_same(postgres_url: str) -> None:
+    server = engine_for(postgres_url)
+    name = f"ascii_{uuid4().hex[:8]}"
+    with server.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(
+            text(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
+        )
+    server.dispose()
+    engine = engine_for(
+        make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
+    )
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT :word"), {"word": "für"}).scalar_one() == "für"
+    engine.dispose()
 
 
 def test_a_connection_that_was_cut_is_unreachable_and_the_next_one_works(

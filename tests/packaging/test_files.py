@@ -103,6 +103,7 @@ def test_compose_has_every_part(compose: dict[str, Any], ours: dict[str, Any]) -
             assert other in services
     for name in ("redis", "postgres", "rabbitmq", "placement-db"):
         assert services[name]["volumes"], name
+        assert services[name]["stop_grace_period"] == "60s", name
 
 
 def test_every_command_and_setting_of_compose_exists(ours: dict[str, Any]) -> None:
@@ -163,6 +164,14 @@ def test_what_is_built_here_runs_with_the_least_rights(compose: dict[str, Any]) 
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["init"] is True, name  # Python as process 1 would not heed SIGTERM
+
+
+def test_checks_have_time_on_a_small_machine(ours: dict[str, Any]) -> None:
+    """Ten of them begin at once and take a second of one core each; two cores may be busy."""
+    for name, service in ours.items():
+        if check := service.get("healthcheck"):
+            assert int(check["timeout"].removesuffix("s")) >= 30, name
+            assert int(check["interval"].removesuffix("s")) >= 60, name
 
 
 def test_up_waits_for_what_runs_once(compose: dict[str, Any]) -> None:

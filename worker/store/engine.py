@@ -43,7 +43,12 @@ def _postgresql(url: URL) -> Engine:
         url.set(drivername="postgresql+psycopg"),
         pool_pre_ping=True,
         isolation_level="READ COMMITTED",
-        connect_args={"connect_timeout": 5, "application_name": "changeover"},
+        connect_args={
+            "connect_timeout": 5,
+            "application_name": "changeover",
+            # Of a database in SQL_ASCII, as initdb makes it without a locale, texts come as bytes.
+            "client_encoding": "utf8",
+        },
     )
 
     @event.listens_for(engine, "connect")
