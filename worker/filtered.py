@@ -13,6 +13,7 @@ from changeover.models.boot import Boot
 from changeover.models.errors import ChangeoverError
 from changeover.models.placement import ResourceRequest
 from changeover.models.reasons import Reason
+from changeover.policies.aggregates import within
 from changeover.worker.demand import CANDIDATES_LIMIT
 from changeover.worker.requested import requested
 from changeover.worker.world import World
@@ -37,7 +38,12 @@ def why_filtered(world: World, boot: Boot) -> Reason | None:
     if not found.candidates or not hosts:
         return None
     shown = ", ".join(hosts[:HOSTS_NAMED]) + (" and others" if len(hosts) > HOSTS_NAMED else "")
-    known = [*_down(world, hosts[:HOSTS_LOOKED_AT]), *_asked_besides(boot, asked.request)]
+    known = [
+        *_down(world, hosts[:HOSTS_LOOKED_AT]),
+        *_not_set_here(world, boot, asked.request),
+        *_pci(world, boot),
+        *_asked_besides(boot, asked.request),
+    ]
     look = "; ".join(known) or "nothing of what it asks is known to be beyond Placement"
     return Reason(
         "boot.filters_rejected",
@@ -56,6 +62,32 @@ def _down(world: World, hosts: list[str]) -> Iterator[str]:
             return
         if up is False:
             yield f"the compute service of {host} is down"
+
+
+def _not_set_here(world: World, boot: Boot, request: ResourceRequest) -> Iterator[str]:
+    """Isolation that aggregates are there for, where it would leave no host."""
+    try:
+        aggregates = world.servers.aggregates()
+        kept = within(request, aggregates, project=boot.project, isolating=True)
+        if kept == request or world.placement.candidates(kept, 1).candidates:
+            return
+    except ChangeoverError:
+        return
+    yield (
+        "by the metadata of Nova's aggregates no host is left: if nova.conf has "
+        "enable_isolated_aggregate_filtering or limit_tenants_to_placement_aggregate, set it here"
+    )
+
+
+def _pci(world: World, boot: Boot) -> Iterator[str]:
+    """PCI devices, which Nova's own configuration names."""
+    try:
+        server = None if boot.server is None else world.servers.get(boot.server)
+    except ChangeoverError:
+        return
+    alias = None if server is None else server.extra_specs.get("pci_passthrough:alias")
+    if alias is not None:
+        yield f"it asks for PCI devices {alias[:80]}: PciPassthroughFilter"
 
 
 def _asked_besides(boot: Boot, request: ResourceRequest) -> Iterator[str]:

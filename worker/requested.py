@@ -1,8 +1,8 @@
-"""What a boot asks of Placement in full: its flavor's request, its device profile's groups."""
+"""What a boot asks of Placement in full: what its flavor, its device profile, Nova's set-up say."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -16,6 +16,9 @@ from changeover.worker.world import World
 
 log = structlog.get_logger(__name__)
 
+NEWER = "COMPUTE_SECURITY_TPM_SECRET_SECURITY_"
+"""Asked for with every TPM, and reported with every TPM, by Novas that have such secrets at all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Requested:
@@ -27,15 +30,22 @@ class Requested:
 
 
 def requested(world: World, boot: Boot) -> Requested:
-    """Resolve the boot's device profile in Cyborg, if it names one.
+    """Resolve the boot's device profile in Cyborg, if it names one, and aggregates in Nova.
 
-    A profile may be changed while the boot waits: it is looked up each time, and the adapter
-    remembers it for a while.
+    Both may be changed while the boot waits: they are looked up each time, and the adapters
+    remember them for a while.
     """
     asked = with_groups(world, boot.request, boot.device_profile)
     if asked.never is not None or asked.later is not None:
         return asked
-    return _within_aggregates(world, asked.request, boot.project)
+    return _within_aggregates(world, _by_older_nova(world, asked.request), boot.project)
+
+
+def _by_older_nova(world: World, request: ResourceRequest) -> ResourceRequest:
+    """Without traits that only newer Novas ask for, where no host's Nova is that new."""
+    newer = [trait for trait in request.root_required if trait.startswith(NEWER)]
+    unknown = frozenset(trait for trait in newer if not world.holders(trait).anybody)
+    return replace(request, root_required=request.root_required - unknown) if unknown else request
 
 
 def with_groups(world: World, request: ResourceRequest, name: str | None) -> Requested:
