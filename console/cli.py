@@ -11,7 +11,10 @@ from typer.core import TyperGroup
 
 from changeover.console.commands import act, decide, look, request, run, set_up
 
-SEE = "Exit status: 0 done, 2 refused, 3 a person must act, 4 try again later, 5 look again."
+SEE = (
+    "Exit status: 0 done, 1 the answer is no, 2 refused, 3 a person must act, 4 try again later, "
+    "5 look again."
+)
 
 
 class Commands(TyperGroup):
@@ -28,20 +31,33 @@ class Commands(TyperGroup):
     ) -> Any:
         """Run a command; see the class."""
         words = list(sys.argv[1:] if args is None else args)
-        status = _guarded(
-            lambda: super(Commands, self).main(
+
+        def run() -> Any:
+            _require_text(words)
+            return super(Commands, self).main(
                 words,
                 prog_name,
                 complete_var,
                 standalone_mode=False,
                 windows_expand_args=windows_expand_args,
                 **extra,
-            ),
-            as_json="--json" in words,
-        )
+            )
+
+        status = _guarded(run, as_json="--json" in words)
         if standalone_mode:
             sys.exit(status)
         return status
+
+
+def _require_text(words: Sequence[str]) -> None:
+    """Bytes that are no UTF-8 would fail later, wherever they are stored, looked up or printed."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as exc:
+            from changeover.models.errors import Invalid
+
+            raise Invalid(f"{word!r} is not UTF-8: type it anew, or check the locale") from exc
 
 
 def _guarded(run: Callable[[], Any], *, as_json: bool) -> int:

@@ -198,12 +198,12 @@ def show(desk: Desk, out: Output) -> None:
 
     from changeover.worker.settings import Settings, config_file
 
-    file = config_file()
+    settings, file = desk.settings, config_file()
     in_file = _keys_of(file) if file else frozenset()
     in_env = {key.upper() for key in os.environ}
     rows = []
     for name in Settings.model_fields:
-        value = getattr(desk.settings, name)
+        value = getattr(settings, name)
         if isinstance(value, SecretStr):
             value = mask(value.get_secret_value())
         if f"CHANGEOVER_{name.upper()}" in in_env:

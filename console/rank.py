@@ -43,6 +43,8 @@ def rank(
         raise Invalid("--wanted names no trait")
     if resources and path is not None:
         raise Invalid("give candidates in a file, or --resources to ask Placement: not both")
+    if required and not resources:
+        raise Invalid("--required is asked of Placement: say --resources, too")
     if resources:
         candidates = _ask_placement(desk, resources, required)
     else:
@@ -127,7 +129,7 @@ def _ask_placement(
     amounts: dict[str, int] = {}
     for text in (part for given in resources for part in given.split(",")):
         name, _, amount = text.partition("=")
-        if not amount.isascii() or not amount.isdigit() or not int(amount):
+        if not name or not amount.isascii() or not amount.isdigit() or not int(amount):
             raise Invalid(f"--resources {text}: write CLASS=AMOUNT, as VGPU=1")
         amounts[name] = int(amount)
     traits = frozenset(trait for given in required for trait in given.split(",") if trait)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 200
 SHOWN = 20
+MOST_ID = 2**31 - 1
+"""No dead letter can have a greater id; databases fail on what they cannot hold."""
 
 OTHER_TOPIC = "other_topic"
 """The outcome of a line that the listener would never be sent: legacy notifications, mostly."""
@@ -113,7 +115,7 @@ def replay_letters(desk: Desk, out: Output, which: int | None) -> None:
         if which is None:
             letters = [x for x in tx.events.dead_letters(100_000) if x["replayed_at"] is None]
         else:
-            one = tx.events.get_dead_letter(which)
+            one = tx.events.get_dead_letter(which) if 0 < which <= MOST_ID else None
             if one is None:
                 raise NotFound(f"there is no dead letter {which}: see `changeover dead-letters`")
             letters = [one]

@@ -23,8 +23,12 @@ def _config(url: str) -> Config:
 
 
 def upgrade(url: str, revision: str = "head") -> tuple[str | None, str | None]:
-    """Upgrade the database; returns the revisions before and after."""
+    """Upgrade the database; returns the revisions before and after.
+
+    Raises :class:`AskOperator` if a newer version has upgraded it already.
+    """
     before = current(url)
+    _require_known(before)
     command.upgrade(_config(url), revision)
     return before, current(url)
 
@@ -44,9 +48,23 @@ def head() -> str | None:
     return ScriptDirectory.from_config(_config("sqlite://")).get_current_head()
 
 
+def _require_known(revision: str | None) -> None:
+    """Raise :class:`AskOperator` for a revision that this version has no migration to."""
+    script, wanted = ScriptDirectory.from_config(_config("sqlite://")), head()
+    if revision not in {None, *(one.revision for one in script.walk_revisions())}:
+        raise AskOperator(
+            f"the database is at revision {revision}, which this version does not know (it needs "
+            f"{wanted}): a newer Changeover wrote it; install that one, or name "
+            "another database",
+            found=revision,
+            wanted=wanted,
+        )
+
+
 def require_current(database: Database) -> None:
     """Raise :class:`AskOperator` unless the database has this version's schema."""
     found, wanted = current(database.url), head()
+    _require_known(found)
     if found != wanted:
         raise AskOperator(
             f"the database is at revision {found or 'none'}, this version needs {wanted}: "

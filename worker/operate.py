@@ -65,12 +65,14 @@ class Operator:
             if count != 1 or host is not None:
                 raise Invalid("--device names one device: leave out --count and --host")
             self._fits(function, named)
-        if count < 1:
-            raise Invalid(f"--count must be at least 1, not {count}")
-        if host is not None and all(d.host != host for d in self.catalog.devices):
+        there = sum(host is None or d.host == host for d in self.catalog.devices)
+        if host is not None and not there:
             raise NotFound(f"no device of the catalog is on host {host}")
-        if not priority > 0:
-            raise Invalid(f"--priority must be above 0, not {priority:g}")
+        if not 1 <= count <= max(1, there):
+            where = "the catalog" if host is None else f"host {host}"
+            raise Invalid(f"--count must be from 1 to {there}, the devices of {where}: not {count}")
+        if not 0 < priority < float("inf"):
+            raise Invalid(f"--priority must be a number above 0, not {priority:g}")
         with self.database.write() as tx:
             return self._queue(
                 tx,

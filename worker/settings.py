@@ -22,7 +22,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import to_json
+from pydantic_core import ErrorDetails, to_json
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -34,6 +34,7 @@ from pydantic_settings import (
 from changeover.models.callback import DEFAULT, CallbackTarget
 from changeover.models.errors import Invalid
 from changeover.policies.hardware import RequestFilter
+from changeover.policies.nearest import nearest
 
 FILES = (Path("changeover.toml"), Path("/etc/changeover/changeover.toml"))
 
@@ -372,7 +373,7 @@ def load_settings(**explicit: object) -> Settings:
     except ValidationError as exc:
         lines = [
             f"{_source(e['loc'], explicit, path)}: "
-            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}"
+            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {_said(e)}"
             for e in exc.errors(include_input=False, include_url=False)
         ]
         raise Invalid("; ".join(lines)) from exc
@@ -380,6 +381,16 @@ def load_settings(**explicit: object) -> Settings:
         raise Invalid(f"environment: {exc}") from exc
     except (ValueError, OSError) as exc:
         raise Invalid(f"{path}: {exc}") from exc
+
+
+def _said(error: ErrorDetails) -> str:
+    """What is wrong with a value, as one says it."""
+    if error["type"] == "extra_forbidden":
+        meant = nearest(str(error["loc"][-1]), Settings.model_fields, most=1)
+        return f"there is no such setting{f' (nearest: {meant[0]})' if meant else ''}"
+    if error["type"] == "path_type":
+        return "must be a path"
+    return error["msg"].removeprefix("Value error, ")
 
 
 def _source(loc: tuple[int | str, ...], explicit: Mapping[str, object], path: Path | None) -> str:

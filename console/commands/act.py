@@ -18,17 +18,28 @@ commands = typer.Typer()
 def program(
     *,
     function: Annotated[
-        str, typer.Option(help="What to program.", autocompletion=complete.functions)
+        str,
+        typer.Option(
+            metavar="FUNCTION", help="What to program.", autocompletion=complete.functions
+        ),
     ],
     device: Annotated[
-        str | None, typer.Option(help="This device.", autocompletion=complete.devices)
+        str | None,
+        typer.Option(metavar="DEVICE", help="This device.", autocompletion=complete.devices),
     ] = None,
-    count: Annotated[int, typer.Option(help="So many devices, whichever fit best.")] = 1,
+    count: Annotated[
+        int, typer.Option(metavar="N", help="So many devices, whichever fit best.")
+    ] = 1,
     host: Annotated[
-        str | None, typer.Option(help="Only devices of this host.", autocompletion=complete.hosts)
+        str | None,
+        typer.Option(
+            metavar="HOST", help="Only devices of this host.", autocompletion=complete.hosts
+        ),
     ] = None,
     when: When = "idle",
-    priority: Annotated[float, typer.Option(help="Above 1 comes before other tasks.")] = 1.0,
+    priority: Annotated[
+        float, typer.Option(metavar="NUMBER", help="Above 1 comes before other tasks.")
+    ] = 1.0,
     json: Json = False,
 ) -> None:
     """Queue a programming task.
@@ -121,7 +132,9 @@ def retry(
 @commands.command()
 def pause(
     *,
-    why: Annotated[str, typer.Option(help="Said to everybody who asks.")] = "by an operator",
+    why: Annotated[
+        str, typer.Option(metavar="TEXT", help="Said to everybody who asks.")
+    ] = "by an operator",
     json: Json = False,
 ) -> None:
     """Start no changeover; those under way are finished."""

@@ -11,7 +11,10 @@ import typer
 from changeover.console.desk import Desk
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Limit = Annotated[int, typer.Option(help="How many at most.", min=1)]
+Limit = Annotated[int, typer.Option(metavar="N", help="How many at most.", min=1, max=1_000_000)]
+Days = Annotated[
+    float, typer.Option(metavar="DAYS", help="So many days back.", min=0.001, max=36_500)
+]
 When = Annotated[
     Literal["idle", "now-or-fail"],
     typer.Option(help="Wait until devices are idle, or fail at once if they are not."),

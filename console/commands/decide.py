@@ -8,8 +8,11 @@ from typing import Annotated
 import typer
 
 from changeover.console import complete
-from changeover.console.commands.common import Json, open_desk
+from changeover.console.commands.common import Days, Json, open_desk
 from changeover.console.render import Output
+
+LONGEST = 31_536_000
+"""Seconds, a year: a policy that is asked for ever never ends a backtest."""
 
 commands = typer.Typer()
 plan_app = typer.Typer(
@@ -23,6 +26,8 @@ commands.add_typer(plan_app, name="plan")
 def plan(ctx: typer.Context, *, json: Json = False) -> None:
     """What would be done now, and why not otherwise; or decide on plans."""
     if ctx.invoked_subcommand is not None:
+        if json:
+            raise typer.BadParameter(f"write --json after {ctx.invoked_subcommand}")
         return
     from changeover.console import preview
 
@@ -74,7 +79,10 @@ def plan_refuse(plan_id: PlanId, *, json: Json = False) -> None:
 
 @plan_app.command(name="replay")
 def plan_replay(plan_id: PlanId, *, json: Json = False) -> None:
-    """Make a plan again from its stored inputs; it must come out the same."""
+    """Make a plan again from its stored inputs.
+
+    It must come out the same: the exit status is 1 if it does not.
+    """
     from changeover.console import decide
 
     with open_desk() as desk:
@@ -85,35 +93,51 @@ def plan_replay(plan_id: PlanId, *, json: Json = False) -> None:
 def backtest(
     *,
     events: Annotated[
-        Path | None, typer.Option(help="Recorded boots: CSV, may be gzipped.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Recorded boots: CSV, may be gzipped."),
     ] = None,
     fleet: Annotated[
-        Path | None, typer.Option(help="Devices and the slots that each yields: CSV.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Devices and the slots that each yields: CSV."),
     ] = None,
     from_db: Annotated[
         bool, typer.Option("--from-db", help="What this deployment recorded itself, instead.")
     ] = False,
-    days: Annotated[float, typer.Option(help="So many days of it.", min=0.001)] = 30.0,
+    days: Days = 30.0,
     program_seconds: Annotated[
         float | None,
-        typer.Option(help="Seconds to program a device; --from-db: the catalog's.", min=0.0),
+        typer.Option(
+            metavar="SECONDS",
+            help="To program a device; --from-db: the catalog's.",
+            min=0.0,
+            max=LONGEST,
+        ),
     ] = None,
     patience: Annotated[
         float | None,
-        typer.Option(help="Seconds that a boot waits; --from-db: the setting's.", min=0.001),
+        typer.Option(
+            metavar="SECONDS",
+            help="That a boot waits; --from-db: the setting's.",
+            min=0.001,
+            max=LONGEST,
+        ),
     ] = None,
     policy: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="NAME",
             help="static, reactive, newsvendor, default, or one that a package offers; "
             "repeatable, to compare.",
             autocompletion=complete.policies,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="For policies that use chance.")] = 0,
-    journal: Annotated[Path | None, typer.Option(help="Write what was done: JSON lines.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="For policies that use chance.")] = 0,
+    journal: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write what was done: JSON lines.")
+    ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw it over time: FILE.png or FILE.svg.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw it over time: FILE.png or FILE.svg."),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from changeover.console import complete
-from changeover.console.commands.common import Fresh, Json, Limit, open_desk
+from changeover.console.commands.common import Days, Fresh, Json, Limit, open_desk
 from changeover.console.render import Output
 
 commands = typer.Typer()
@@ -50,11 +50,16 @@ def pools(*, fresh: Fresh = False, json: Json = False) -> None:
 def devices(
     *,
     host: Annotated[
-        str | None, typer.Option(help="Only of this host.", autocompletion=complete.hosts)
+        str | None,
+        typer.Option(metavar="HOST", help="Only of this host.", autocompletion=complete.hosts),
     ] = None,
     function: Annotated[
         str | None,
-        typer.Option(help="Only those that offer this.", autocompletion=complete.functions),
+        typer.Option(
+            metavar="FUNCTION",
+            help="Only those that offer this.",
+            autocompletion=complete.functions,
+        ),
     ] = None,
     fresh: Fresh = False,
     json: Json = False,
@@ -74,7 +79,10 @@ def doctor(
     ] = False,
     json: Json = False,
 ) -> int:
-    """Check everything against the running cloud and say what to change; changes nothing."""
+    """Check everything against the running cloud; changes nothing.
+
+    What is wrong is said with what to change.
+    """
     from changeover.console import doctor as examined
 
     with open_desk() as desk:
@@ -83,7 +91,7 @@ def doctor(
 
 @commands.command()
 def discover(*, fresh: Fresh = False, json: Json = False) -> None:
-    """Devices that the catalog's rules found, lost, or cannot make sense of."""
+    """Devices that rules found, lost, or cannot make sense of."""
     from changeover.console import discover as found
 
     with open_desk() as desk:
@@ -96,7 +104,9 @@ def boots(
     over: Annotated[
         bool | None, typer.Option("--over/--open", help="Only finished, or only unfinished ones.")
     ] = None,
-    state: Annotated[str | None, typer.Option(help="Only in this state.")] = None,
+    state: Annotated[
+        str | None, typer.Option(metavar="STATE", help="Only in this one, such as waiting.")
+    ] = None,
     limit: Limit = 50,
     json: Json = False,
 ) -> None:
@@ -118,7 +128,7 @@ def functions(
     allow: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME",
+            metavar="FUNCTION",
             help="Lift the stop of a function whose artifact failed.",
             autocompletion=complete.functions,
         ),
@@ -164,7 +174,7 @@ def changeovers(
 
 @commands.command()
 def forecast(*, json: Json = False) -> None:
-    """What each function is expected to need, what is wanted free, and why."""
+    """What each function is expected to need, and why."""
     from changeover.console import forecast as forecasting
 
     with open_desk() as desk:
@@ -174,7 +184,7 @@ def forecast(*, json: Json = False) -> None:
 @commands.command()
 def thrash(
     *,
-    days: Annotated[float, typer.Option(help="So many days back.", min=0.001)] = 7.0,
+    days: Days = 7.0,
     json: Json = False,
 ) -> None:
     """Programs that served nobody before they were undone."""
@@ -254,8 +264,8 @@ def dead_letters(
     replay: Annotated[
         int | None, typer.Option(metavar="ID", help="Take this one in again.")
     ] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Take all in again that were not yet.")
+    replay_all: Annotated[
+        bool, typer.Option("--replay-all", help="Take all in again that were not yet.")
     ] = False,
     limit: Limit = 200,
     json: Json = False,
@@ -264,10 +274,10 @@ def dead_letters(
     from changeover.console import replay as replaying
     from changeover.console import show
 
-    if replay is not None and everything:
-        raise typer.BadParameter("name one with --replay, or all with --all: not both")
+    if replay is not None and replay_all:
+        raise typer.BadParameter("name one with --replay, or all with --replay-all: not both")
     with open_desk() as desk:
-        if replay is not None or everything:
+        if replay is not None or replay_all:
             replaying.replay_letters(desk, Output(json), replay)
         else:
             show.dead_letters(desk, Output(json), limit=limit)

@@ -27,15 +27,22 @@ def _asks(read: Callable[..., Any]) -> Callable[..., None]:
         os_cloud: Annotated[
             str | None,
             typer.Option(
-                help="You, as in clouds.yaml: the server is yours, created by your trust."
+                metavar="NAME",
+                help="You, as in clouds.yaml: the server is yours, created by your trust.",
             ),
         ] = None,
         project: Annotated[
             str | None,
-            typer.Option(help="For operators: this project's id, by the service user's role."),
+            typer.Option(
+                metavar="ID", help="For operators: this project's id, by the service user's role."
+            ),
         ] = None,
-        user: Annotated[str | None, typer.Option(help="For operators: whose server it is.")] = None,
-        priority: Annotated[float, typer.Option(help="Above 1 comes before other boots.")] = 1.0,
+        user: Annotated[
+            str | None, typer.Option(metavar="ID", help="For operators: whose server it is.")
+        ] = None,
+        priority: Annotated[
+            float, typer.Option(metavar="NUMBER", help="Above 1 comes before other boots.")
+        ] = 1.0,
         patience: Annotated[
             float | None,
             typer.Option(metavar="SECONDS", help="Give up after; default: patience_seconds."),
@@ -79,14 +86,16 @@ def _asks(read: Callable[..., Any]) -> Callable[..., None]:
 @_asks
 def boot(
     *,
-    flavor: Annotated[str, typer.Option(help="Name or id.")],
-    image: Annotated[str, typer.Option(help="Name or id.")],
+    flavor: Annotated[str, typer.Option(metavar="FLAVOR", help="Name or id.")],
+    image: Annotated[str, typer.Option(metavar="IMAGE", help="Name or id.")],
     network: Annotated[
         list[str] | None,
         typer.Option(metavar="NETWORK", help="Name or id, port=ID, or auto, or none; repeatable."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the server; default: the flavor's.")] = None,
-    key_name: Annotated[str | None, typer.Option(help="Key pair.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the server; default: the flavor's.")
+    ] = None,
+    key_name: Annotated[str | None, typer.Option(metavar="NAME", help="Key pair.")] = None,
     user_data: Annotated[
         Path | None, typer.Option(metavar="FILE", help="For cloud-init; - is standard input.")
     ] = None,
@@ -105,7 +114,7 @@ def boot(
         list[str] | None, typer.Option(metavar="NAME", help="Repeatable.")
     ] = None,
     tag: Annotated[list[str] | None, typer.Option(metavar="TAG", help="Repeatable.")] = None,
-    count: Annotated[int, typer.Option(help="So many servers.")] = 1,
+    count: Annotated[int, typer.Option(metavar="N", help="So many servers.")] = 1,
 ) -> Any:
     """Ask for a server that is created when it can succeed.
 
@@ -140,7 +149,10 @@ def boot(
 def submit(
     file: Annotated[Path, typer.Argument(help="Nova's own create request; - is standard input.")],
 ) -> Any:
-    """Ask for servers with the body of Nova's `POST /servers`; see `boot`."""
+    """Ask for servers with the body of Nova's `POST /servers`.
+
+    They are treated as those of `boot`.
+    """
     from changeover.console import request
 
     return request.read_request(file)

@@ -38,9 +38,12 @@ def worker(
         str | None, typer.Option(metavar="plan,advance,boot,sweep,callback", help="Only these.")
     ] = None,
     host: Annotated[
-        str | None, typer.Option(help="Serve this compute host's devices: run it there.")
+        str | None,
+        typer.Option(metavar="HOST", help="Serve this compute host's devices: run it there."),
     ] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Processes.")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=1000, help="Processes.")
+    ] = None,
 ) -> None:
     """Run only a worker."""
     from changeover.console import serve

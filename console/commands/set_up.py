@@ -18,7 +18,7 @@ commands.add_typer(db_app, name="db")
 
 @config_app.command(name="check")
 def config_check(*, json: Json = False) -> None:
-    """Check settings, catalog, versions, and that everything named answers."""
+    """Check settings, catalog, versions, and who answers."""
     from changeover.console import config
 
     with open_desk() as desk:
@@ -27,7 +27,10 @@ def config_check(*, json: Json = False) -> None:
 
 @config_app.command(name="show")
 def config_show(*, json: Json = False) -> None:
-    """Show every setting in force and where it comes from; secrets are masked."""
+    """Show every setting in force and where it comes from.
+
+    Secrets are masked.
+    """
     from changeover.console import config
 
     with open_desk() as desk:

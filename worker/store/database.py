@@ -147,8 +147,14 @@ class Database:
         except DBAPIError as exc:
             if exc.connection_invalidated or _lost(exc):
                 raise Unreachable(
-                    "the database does not answer: check that it runs and that the URL is right",
+                    f"the database does not answer ({_first_line(exc)}): check that it runs and "
+                    "that database_url is right",
                     error=type(exc.orig).__name__,
+                ) from exc
+            if _no_database(exc):
+                raise AskOperator(
+                    f"the database's file cannot be used ({_first_line(exc)}): name another with "
+                    "database_url, or restore it"
                 ) from exc
             if _of_another_schema(exc):
                 raise AskOperator(
@@ -168,6 +174,14 @@ def _lost(exc: DBAPIError) -> bool:
     return isinstance(exc, (OperationalError, InterfaceError)) and any(
         sign in text for sign in ("connection", "server closed", "unable to open")
     )
+
+
+def _first_line(exc: DBAPIError) -> str:
+    return str(exc.orig).strip().partition("\n")[0]
+
+
+def _no_database(exc: DBAPIError) -> bool:
+    return any(sign in str(exc.orig) for sign in ("not a database", "malformed"))
 
 
 def _of_another_schema(exc: DBAPIError) -> bool:

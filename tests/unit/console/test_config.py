@@ -181,3 +181,19 @@ def test_load_and_a_broker_that_answers(
     assert "26 devices are known" in tell("config", "load").out
     program = tell("program", "--function", "aes")
     assert program.err == ""
+
+
+@pytest.mark.parametrize("data", [b"settle_seconds =", b"\xff\xfe", None])
+def test_a_file_that_cannot_be_read_is_named_by_each_command(
+    tell: Teller, home: Home, monkeypatch: pytest.MonkeyPatch, data: bytes | None
+) -> None:
+    path = home.path / "broken.toml"
+    monkeypatch.setenv("CHANGEOVER_CONFIG", str(path))
+    if data is not None:
+        path.write_bytes(data)
+    for words in (["status"], ["config", "show"], ["boots"]):
+        told = tell(*words, "--json")
+        assert told.status == 2
+        assert "broken.toml" in told.error["message"]
+    checks = {c["check"]: c for c in tell("config", "check", "--json").json}
+    assert "broken.toml" in checks["settings"]["said"]

@@ -66,14 +66,14 @@ def test_a_dead_letter_is_taken_in_again(tell: Teller, home: Home) -> None:
     [before] = tell("dead-letters", "--json").json
     again = tell("dead-letters", "--replay", str(before["id"]), "--json").json
     assert again == [{"id": before["id"], "outcome": "dead_letter", "reason": again[0]["reason"]}]
-    assert "dead letter" in tell("dead-letters", "--all").out
+    assert "dead letter" in tell("dead-letters", "--replay-all").out
     good = (DATA / "novalidhost_one_server.jsonl").read_text().splitlines()[-1]
     body = json.dumps(json.loads(good)["message"])
     with home.database.write() as tx:
         tx.events.dead_letter(
             digest="0" * 64, source="listener", reason="too new", body=body, size=1, now=1.0
         )
-    outcomes = {entry["outcome"] for entry in tell("dead-letters", "--all", "--json").json}
+    outcomes = {entry["outcome"] for entry in tell("dead-letters", "--replay-all", "--json").json}
     assert outcomes == {"dead_letter", "boot"}
     waiting = [x for x in tell("dead-letters", "--json").json if x["replayed_at"] is None]
     assert [x["id"] for x in waiting] == [before["id"]]

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from unit.console.conftest import Teller
 from unit.console.home import SCRIPT, Home
 
 from changeover.console.serve import QUEUES, worker_command
@@ -37,6 +38,14 @@ def test_help_imports_little_and_answers_at_once(home: Home) -> None:
         assert "explain" in told.stdout
     # Time of the processor, the best of three: what else this machine does must not count.
     assert min(took) < MOST_CPU_SECONDS, took
+
+
+@pytest.mark.parametrize("words", [[], ["plan"], ["config"], ["db"]], ids=" ".join)
+def test_no_summary_of_a_command_is_cut_off(tell: Teller, words: list[str]) -> None:
+    told = tell(*words, "--help")
+    assert told.status == 0
+    assert "Commands:" in told.out
+    assert "..." not in told.out.replace("ARGS]...", "")
 
 
 def test_version(home: Home) -> None:
@@ -90,7 +99,7 @@ def test_a_database_that_is_not_there_is_not_made_by_looking(home: Home) -> None
          "the database does not answer"),
         ({"CHANGEOVER_DATABASE_URL": "postgresql://u:hunter2@127.0.0.1:1/d"}, ["db", "upgrade"], 4,
          "the database does not answer"),
-        ({"CHANGEOVER_DATABASE_URL": "sqlite:///catalog.yaml"}, ["status"], 4, "not a database"),
+        ({"CHANGEOVER_DATABASE_URL": "sqlite:///catalog.yaml"}, ["status"], 3, "not a database"),
         ({"CHANGEOVER_PLACEMENT_ENDPOINT": "http://127.0.0.1:1"}, ["plan"], 4,
          "Placement http://127.0.0.1:1 does not answer"),
         ({}, ["plan"], 4, "changeover up"),
@@ -123,10 +132,17 @@ def test_a_stopped_broker_loses_nothing(home: Home) -> None:
 
 def test_a_database_of_another_version(home: Home) -> None:
     with home.database.write() as tx:
-        tx.connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
+        tx.connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     told = home.script("status")
     assert told.returncode == 3
     assert "changeover db upgrade" in told.stderr
+    with home.database.write() as tx:
+        tx.connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'later'")
+    for words in (["status"], ["db", "upgrade"]):
+        told = home.script(*words)
+        assert told.returncode == 3
+        assert "a newer Changeover wrote it" in told.stderr
+        assert "Traceback" not in told.stderr
 
 
 def test_completion_names_devices_functions_and_boots(home: Home) -> None:

@@ -96,7 +96,7 @@ def test_tables_and_lists_in_file_and_environment(
     ("text", "said"),
     [
         ("settle_seconds = 'long'", "settle_seconds: Input should be a valid number"),
-        ("setle_seconds = 10", "setle_seconds: Extra inputs are not permitted"),
+        ("setle_seconds = 10", "setle_seconds: there is no such setting (nearest: settle_seconds)"),
         ("max_attempts = 0", "max_attempts: Input should be greater than or equal to 1"),
         ("max_attempts = 1.5", "max_attempts: "),
         ("patience_seconds = -1", "patience_seconds: "),
@@ -109,7 +109,7 @@ def test_tables_and_lists_in_file_and_environment(
         ("[project_shares]\np = 0", "project_shares.p: Input should be greater than 0"),
         ("[project_shares]\np = -1", "project_shares.p: Input should be greater than 0"),
         ("[project_shares]\np = nan", "project_shares.p: Input should be"),
-        ("[nosuch]\nx = 1", "nosuch: Extra inputs are not permitted"),
+        ("[nosuch]\nx = 1", "nosuch: there is no such setting"),
         ("seed = ", "Invalid value"),
         ("seed = 1\nseed = 2", "Cannot overwrite"),
         ("\x00", "Invalid"),
