@@ -29,7 +29,7 @@ WIDTH: Final = 16
 SMALL: Final = 400
 """Up to this many devices, ``WIDTH`` are compared; on larger clouds, the first that fits."""
 
-EFFORT: Final = 2_500
+EFFORT: Final = 5_000
 """How many devices the local search may look at, for urgent demand and then for the rest."""
 
 

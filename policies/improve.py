@@ -15,25 +15,19 @@ from collections.abc import Callable, Iterable
 from random import Random
 from typing import Final
 
-from changeover.policies.gangs import possible
+from changeover.policies.gangs import Way, place_gang, possible
 from changeover.policies.greedy import program, use_free
 from changeover.policies.problem import NOBODY, Want
-from changeover.policies.score import EPSILON, Grant
-from changeover.policies.serve import BLINK, Server
+from changeover.policies.score import EPSILON, Grant, State
+from changeover.policies.serve import Server
 
 COMPETITORS: Final = 6
 """How many waiting wants may compete for what a try takes back."""
 
 SEATS: Final = 3
-"""How many units may change places so that one more is served."""
+"""How many units may change places, one after the other, so that one more is served."""
 
-EACH: Final = 100
-"""How many looks a device and a function that it could have are worth at most."""
-
-LEAST: Final = 1_000
-"""How many looks even the smallest cloud is worth: few tries there miss what one change away is."""
-
-STALL: Final = 3
+STALL: Final = 7
 """A search stops when this part of its work brought nothing."""
 
 HASTY: Final = 0.15
@@ -42,8 +36,20 @@ HASTY: Final = 0.15
 LENIENT: Final = 0.1
 """How far below the best score a search may walk on, at first; in units of score."""
 
-SETTLED: Final = 0.5
-"""How often what lost its device is left to find another by itself."""
+SETTLED: Final = 0.3
+"""How often what lost its place is left to find another by itself."""
+
+CLAIMED: Final = 0.5
+"""How often more of a device is claimed than a unit needs."""
+
+GANGS: Final = 0.8
+"""How often a gang that waits is placed by force, rather than another unit."""
+
+FORCED: Final = 0.2
+"""How often a gang's need gets any device, though one could be had: the cheapest may be wanted."""
+
+Seat = tuple[int, int]
+"""A device, and a function that it offers or could be programmed with."""
 
 Affected = dict[int, Want]
 """The wants, by number, that a try took something from or lets compete."""
@@ -61,16 +67,13 @@ class Improver:
         self.rng = Random(problem.inputs.seed)  # noqa: S311 - repeatable tries, no secret
         self.gangs = [want for want in wants if want.gang]
         self.singles = [want for want in wants if not want.gang]
-        # Gathering costs little where no gang waits, and is what large gaps to the optimum lack.
         self.moves: tuple[Callable[[Affected], bool], ...] = (
-            self._gather,
-            self._turn,
-            self._claim,
+            self._push,
             self._ruin,
             self._drop,
         )
         # What part of the tries each of these makes, added up.
-        self.shares = (0.65, 0.80, 0.88, 0.96, 1.0)
+        self.shares = (0.88, 0.96, 1.0)
         self.by_function: dict[int, list[Want]] = {}
         for want in wants:
             for functions, _ in want.needs:
@@ -84,20 +87,18 @@ class Improver:
             if function != problem.offer[i] and function in self.by_function
         ]
         self.suppliers: dict[int, list[int]] = {function: [] for function in self.by_function}
-        self.holders: dict[int, list[int]] = {function: [] for function in self.by_function}
         for i, offer in enumerate(problem.offer):
             if offer in self.suppliers and problem.free[i]:
                 self.suppliers[offer].append(i)
-                if problem.may[i]:
-                    self.holders[offer].append(i)
         for i, function in self.pairs:
             self.suppliers[function].append(i)
-            self.holders[function].append(i)
+        self.seats: dict[int, list[Seat]] = {}
+        self.hosts: dict[int, list[int]] = {}
+        self.blank: State | None = None
 
     def run(self, work: int) -> None:
         """Try changes until ``work`` devices were looked at, or a share of it brought nothing."""
         server, state = self.server, self.state
-        work = min(work, max(LEAST, EACH * len(self.pairs)))
         if not self.pairs:
             return
         # The log reaches back to the best choice, which is what remains in the end.
@@ -135,110 +136,123 @@ class Improver:
 
     # Moves. Each says whether it changed anything.
 
-    def _turn(self, affected: Affected) -> bool:
-        """Give a device to a unit that waits, whatever it does now; who lost it may do the same."""
-        unmet = self._unmet(self.singles)
-        if not unmet:
+    def _push(self, affected: Affected) -> bool:
+        """Serve a unit that waits, whatever is in its way; who lost a place to it may do the same.
+
+        Gangs come first: placing one costs little, and is what large gaps to the optimum lack.
+        """
+        rng = self.rng
+        unmet = self._unmet(self.gangs) if rng.random() < GANGS else []
+        unmet = unmet or self._unmet(self.singles)
+        while unmet:
+            want = rng.choice(unmet)
+            if self._place(want, affected):
+                break
+            unmet.remove(want)
+        else:
             return False
-        want = self.rng.choice(unmet)
-        turned = False
-        for _ in range(SEATS):
-            if not self._seat(want, affected):
+        for _ in range(SEATS - 1):
+            lost = [other for other in self._unmet(affected.values()) if other is not want]
+            if not lost or rng.random() < SETTLED:
                 break
-            turned = True
-            lost = [w for w in self._unmet(affected.values()) if not w.gang and w is not want]
-            if not lost or self.rng.random() < SETTLED:
+            want = rng.choice(lost)
+            if not self._place(want, affected):
                 break
-            want = self.rng.choice(lost)
-        return turned
+        return True
+
+    def _place(self, want: Want, affected: Affected) -> bool:
+        """Serve one unit by force, if there is a place where that could be."""
+        self.server.work += 1
+        mark = len(self.state.log or ())
+        placed = self._settle(want, affected) if want.gang else self._seat(want, affected)
+        if not placed:
+            self.state.undo(mark)
+        return placed
 
     def _seat(self, want: Want, affected: Affected) -> bool:
-        """Give one device to ``want``: by another function, or by the one that it had."""
+        """Give one device to ``want``: by another function, or slots that others have there."""
         rng, state, problem = self.rng, self.state, self.problem
-        function = rng.choice(want.functions)
-        others = (i for i in self.holders[function] if state.offer[i] != function)
-        places = self._open_to(want, others)
-        if not places:
+        host, offer, on = problem.host, state.offer, state.on
+        seats = [
+            (i, function)
+            for i, function in self._seats(want)
+            if (offer[i] != function or (on[i] and on[i][0].want is not want))
+            and state.room_at(want, host[i]) > 0
+        ]
+        if not seats:
             return False
-        i = rng.choice(places)
-        self._eject(i, affected)
+        i, function = rng.choice(seats)
         slots = 0 if want.whole else want.slots
-        if problem.offer[i] == function:
-            host = problem.host[i]
-            if state.left[i] >= slots and state.waiting(want) and state.room_at(want, host) > 0:
-                state.grant(Grant(want, host, ((i, function, slots),)))
-            return True
-        self._make_way(i, function, affected)
-        if state.allowed(i, function):
-            state.program(i, function)
-            self.server.fill_up(i, function)
-        return True
-
-    def _claim(self, affected: Affected) -> bool:
-        """Give slots that others use to a unit that waits; the others may find another place."""
-        rng, state = self.rng, self.state
-        unmet = self._unmet(self.wants)
-        if not unmet:
-            return False
-        want = rng.choice(unmet)
-        if want.gang or want.whole:
-            return False
-        function = rng.choice(want.functions)
-        used = (i for i in self.suppliers[function] if state.offer[i] == function and state.on[i])
-        places = self._open_to(want, used)
-        if not places:
-            return False
-        i = rng.choice(places)
-        for grant in dict.fromkeys(state.on[i]):
-            if grant.want is not want and (state.left[i] < want.slots or rng.choice((False, True))):
-                self._revoke(grant, affected, but=i)
-        if state.left[i] >= want.slots:
-            state.grant(Grant(want, self.problem.host[i], ((i, function, want.slots),)))
-            affected[want.number] = want
-        elif state.target[i] != NOBODY and not state.on[i]:
-            state.unprogram(i)
-        return True
-
-    def _gather(self, affected: Affected) -> bool:
-        """Clear devices of one host for a gang that waits; a gang that had them may do the same."""
-        gangs = self._unmet(self.gangs)
-        if not gangs:
-            return False
-        want = self.rng.choice(gangs)
-        mark = len(self.state.log or ())
-        for _ in range(SEATS):
-            if not self._settle(want, affected):
-                self.state.undo(mark)
-                return False
-            gangs = [w for w in self._unmet(affected.values()) if w.gang and w is not want]
-            if not gangs or self.rng.random() < BLINK:
-                break
-            want = self.rng.choice(gangs)
+        if offer[i] == function:
+            for grant in dict.fromkeys(on[i]):
+                if grant.want is not want and (state.left[i] < slots or rng.random() < CLAIMED):
+                    self._revoke(grant, affected, but=i)
+        else:
+            self._eject(i, affected)
+            if problem.offer[i] != function:
+                self._make_way(i, function, affected)
+                if state.allowed(i, function):
+                    state.program(i, function)
+        if (
+            offer[i] == function
+            and state.left[i] >= slots
+            and state.room_at(want, host[i]) > 0
+            and not (want.whole and state.serves(i, want))
+        ):
+            state.grant(Grant(want, host[i], ((i, function, slots),)))
+        self._use(i)
         return True
 
     def _settle(self, want: Want, affected: Affected) -> bool:
         """Serve a gang on any one host, whatever stands in its way there."""
         rng, state, server = self.rng, self.state, self.server
-        hosts = [host for host in server.gang_hosts(want) if state.room_at(want, host) > 0]
+        hosts = [host for host in self._hosts(want) if state.room_at(want, host) > 0]
         if not hosts:
             return False
         host = rng.choice(hosts)
         needs = server.ways(want, host)
-        if not all(ways for _, ways in needs):
-            return False
-        for slots, ways in needs:
-            if not possible(state, host, slots, ways):
-                self._eject(rng.choice(ways)[0], affected)
-        if state.total_left <= 0:
-            self._eject_one_of(self._programmed(), affected)
+        forced = self._clear(host, needs, affected)
         option = server.gang_at(want, host)
         if option is None:
             # Two needs may have counted on one device.
             self._eject_one_of([i for _, ways in needs for i, _, _ in ways], affected)
             option = server.gang_at(want, host)
-        if option is not None:
-            server.carry_out(option)
-        return option is not None
+        if option is None:
+            return False
+        server.carry_out(option)
+        for i in forced:
+            self._use(i)
+        return True
+
+    def _clear(
+        self, host: int, needs: list[tuple[int, list[Way]]], affected: Affected
+    ) -> list[int]:
+        """Let each need have a device of ``host``; those that were programmed for that."""
+        rng, state = self.rng, self.state
+        forced = []
+        for slots, ways in needs:
+            if rng.random() >= FORCED and possible(state, host, slots, ways):
+                continue
+            i, function, after = rng.choice(ways)
+            if after and state.offer[i] == function:
+                continue
+            self._eject(i, affected)
+            if after:
+                self._make_way(i, function, affected)
+                if state.allowed(i, function):
+                    state.program(i, function)
+                    forced.append(i)
+        if state.total_left <= 0:
+            self._eject_one_of(self._programmed(), affected)
+        return forced
+
+    def _use(self, i: int) -> None:
+        """Let waiting units take what a device is programmed for, or take that back."""
+        state = self.state
+        if state.target[i] != NOBODY:
+            self.server.fill_up(i, state.target[i])
+            if not state.on[i]:
+                state.unprogram(i)
 
     def _drop(self, affected: Affected) -> bool:
         """Do without one of the devices."""
@@ -280,44 +294,68 @@ class Improver:
         An augmenting path, as in matching: nobody loses anything, one more is served.
         """
         state, host = self.state, self.problem.host
-        for function in want.functions:
-            for i in self.suppliers[function]:
+        for i, function in self._seats(want):
+            if (
+                i in seen
+                or state.offer[i] != function
+                or not state.on[i]
+                or state.room_at(want, host[i]) <= 0
+            ):
+                continue
+            seen.add(i)
+            self.server.work += 1
+            for grant in dict.fromkeys(state.on[i]):
+                other = grant.want
                 if (
-                    i in seen
-                    or state.offer[i] != function
-                    or not state.on[i]
-                    or (want.named is not None and i not in want.named)
-                    or state.room_at(want, host[i]) <= 0
+                    other is want
+                    or other.gang
+                    or other.whole
+                    or state.left[i] + other.slots < want.slots
                 ):
                     continue
-                seen.add(i)
-                self.server.work += 1
-                for grant in dict.fromkeys(state.on[i]):
-                    other = grant.want
-                    if (
-                        other is want
-                        or other.gang
-                        or other.whole
-                        or state.left[i] + other.slots < want.slots
-                    ):
-                        continue
-                    mine = Grant(want, host[i], ((i, function, want.slots),))
-                    state.revoke(grant)
-                    state.grant(mine)
-                    seat = next(self.server.spare(other), None)
-                    if seat is not None:
-                        state.grant(seat)
-                        return True
-                    if depth > 1 and self._reseat(other, depth - 1, seen):
-                        return True
-                    state.revoke(mine)
-                    state.grant(grant)
+                mine = Grant(want, host[i], ((i, function, want.slots),))
+                state.revoke(grant)
+                state.grant(mine)
+                seat = next(self.server.spare(other), None)
+                if seat is not None:
+                    state.grant(seat)
+                    return True
+                if depth > 1 and self._reseat(other, depth - 1, seen):
+                    return True
+                state.revoke(mine)
+                state.grant(grant)
         return False
 
-    def _open_to(self, want: Want, devices: Iterable[int]) -> list[int]:
-        """Those that ``want`` may have, whatever they do now."""
-        named, host, room_at = want.named, self.problem.host, self.state.room_at
-        return [i for i in devices if (named is None or i in named) and room_at(want, host[i]) > 0]
+    def _hosts(self, want: Want) -> list[int]:
+        """The hosts where a gang could be if nothing else were served."""
+        hosts = self.hosts.get(want.number)
+        if hosts is None:
+            if self.blank is None:
+                self.blank = State(self.problem)
+            ways = self.server.ways
+            hosts = self.hosts[want.number] = [
+                host
+                for host in self.server.gang_hosts(want)
+                if place_gang(self.blank, want, host, ways(want, host)) is not None
+            ]
+        return hosts
+
+    def _seats(self, want: Want) -> list[Seat]:
+        """What could ever serve one unit of ``want`` alone, full hosts and budgets aside."""
+        seats = self.seats.get(want.number)
+        if seats is None:
+            problem, named, hosts = self.problem, want.named, want.hosts
+            host, offer, model, useful = problem.host, problem.offer, problem.model, problem.useful
+            seats = self.seats[want.number] = [
+                (i, function)
+                for function in want.functions
+                for i in self.suppliers[function]
+                if (named is None or i in named)
+                and (hosts is None or hosts.get(host[i], 0) > 0)
+                and want.slots
+                <= (problem.free[i] if offer[i] == function else useful[model[i]][function])
+            ]
+        return seats
 
     def _unmet(self, wants: Iterable[Want]) -> list[Want]:
         waiting = self.state.waiting
