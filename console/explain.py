@@ -228,9 +228,11 @@ def _device(desk: Desk, out: Output, provider: str) -> None:
             }
         )
         return
-    offers = None
+    offers = "nothing: it is empty"
     if row["function"] is not None:
         offers = f"{row['function']}, {row['used']} of {row['slots']} slots used"
+    elif record is None:
+        offers = "not known: it was not read yet"
     out.facts(
         f"device {device.name}: {row['state']}",
         {
@@ -239,7 +241,7 @@ def _device(desk: Desk, out: Output, provider: str) -> None:
             "model": f"{device.model} ({desk.catalog.models[device.model].mode})",
             "card": device.card,
             "address": device.address,
-            "offers": offers or "nothing: it is empty",
+            "offers": offers,
             "read": None
             if row["read_seconds_ago"] is None
             else f"{span(row['read_seconds_ago'])} ago",

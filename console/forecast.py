@@ -46,7 +46,8 @@ def forecast(desk: Desk, out: Output) -> None:
         Column("wanted", "wanted free", right=True),
         Column("why", "why"),
     ]
-    out.table(rows, columns)
+    if rows:
+        out.table(rows, columns)
 
 
 def _forecast(desk: Desk) -> dict[str, Any]:
@@ -137,4 +138,5 @@ def thrash(desk: Desk, out: Output, *, days: float) -> None:
         Column("share", "share", right=True),
     ]
     shown = [{**row, "share": f"{100 * t.share:.0f} %"} for row, t in zip(rows, found, strict=True)]
-    out.table(shown, columns)
+    if shown:
+        out.table(shown, columns)

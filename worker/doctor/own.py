@@ -110,10 +110,12 @@ def processes(site: Site) -> Iterator[Check]:
     if swept_at is not None and now - swept_at <= late:
         yield ok("processes.beat", f"a scheduled sweep ran {now - swept_at:.0f} s ago")
     else:
-        ago = "never" if swept_at is None else f"{now - swept_at:.0f} s ago"
+        said = "no scheduled sweep has ever run"
+        if swept_at is not None:
+            said = f"the last scheduled sweep ran {now - swept_at:.0f} s ago"
         yield fail(
             "processes.beat",
-            f"the last scheduled sweep ran {ago}",
+            said,
             "start `changeover up`, or `changeover beat` and a worker of the sweep queue",
             ran_at=swept_at,
         )
