@@ -11,9 +11,10 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.policies.choose_clouds import clouds, crowded, device, targets
+from unit.policies.choose_clouds import IN_USE, clouds, crowded, device, targets
 
 from changeover.models.planning import (
+    Budgets,
     DemandClass,
     FunctionView,
     Intent,
@@ -140,6 +141,46 @@ def test_another_idle_device_never_serves_fewer(cloud: PlanInputs, model: str, h
     cloud = _plain(cloud)
     more = replace(cloud, devices=(*cloud.devices, device("more", host, model)))
     assert len(choose(more).promises) >= len(choose(cloud).promises)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_another_idle_device_of_a_crowded_cloud_never_serves_fewer(*, kept: bool) -> None:
+    """With hosts that take only so many, or with slots of old functions that are wanted."""
+    for seed in range(25):
+        cloud = crowded(seed)
+        hosts = {demand.key: None if kept else demand.hosts for demand in cloud.demands}
+        keep = cloud.keep if kept else {}
+        cloud = _plain(cloud)
+        demands = tuple(replace(demand, hosts=hosts[demand.key]) for demand in cloud.demands)
+        cloud = replace(cloud, demands=demands, keep=keep)
+        more = replace(cloud, devices=(*cloud.devices, device("more", "h2", "uv"[seed % 2])))
+        assert len(choose(more).promises) >= len(choose(cloud).promises), seed
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_gang_gets_the_changeover_of_its_host_that_brings_more_there(seed: int) -> None:
+    """Two boots together bring more by the only changeover that its host may start."""
+    cloud = PlanInputs(
+        now=0.0,
+        seed=seed,
+        functions=(
+            FunctionView("aes", {"u": 2, "x": 1}, 60.0),
+            FunctionView("fft", {"v": 1}, 60.0),
+            FunctionView("gzip", {"w": 1}, 60.0),
+        ),
+        devices=(
+            device("d0", "h1", "u"),
+            device("d1", "h1", "v"),
+            device("d2", "h1", "w", "gzip", 1, blocked=IN_USE),
+            device("d3", "h2", "x", programs=9),
+        ),
+        demands=(
+            DemandClass("boots", "boot", (Need(("aes",)),), (1.5, 1.5), ("a", "b")),
+            DemandClass("gang", "boot", (Need(("fft",)), Need(("gzip",))), (2.0,), ("c",)),
+        ),
+        budgets=Budgets(per_host=1),
+    )
+    assert {promise.subject for promise in choose(cloud).promises} == {"a", "c"}
 
 
 def _plain(cloud: PlanInputs) -> PlanInputs:
