@@ -48,6 +48,9 @@ _Wait = tuple[Reason, float]
 """Why a boot goes on waiting, and when it is looked at again."""
 
 LEASE = "planner"
+REFUSAL_SECONDS = 900.0
+"""A plan that a person refused is not recommended again for so long."""
+
 MAX_ROUNDS = 100
 """Rounds in one call; the next hint goes on where this one stopped."""
 
@@ -130,6 +133,8 @@ class _Decision:
     by_subject: Mapping[str, tuple[Promise, ...]]
     unmet: Mapping[str, Reason]
     outdated: bool = False
+    refused: bool = False
+    """Whether a person refused just this lately."""
 
     @classmethod
     def of(
@@ -234,15 +239,16 @@ def _approved(tx: Tx) -> dict[_Change, str]:
 
 
 def _record(tx: Tx, decision: _Decision, now: float) -> _Decision:
-    """Store the plan, unless one that recommends the same waits for a person already."""
+    """Store the plan, unless one that recommends the same waits for a person, or was refused."""
     if not (decision.act or decision.held_back):
         return decision
     held_back = sorted(intent.device for intent in decision.held_back)
     if held_back and not decision.act:
         wanted = {(i.device, i.to_function) for i in decision.held_back}
-        for waiting in tx.plans.open():
-            if {(i["device"], i["to_function"]) for i in waiting["result"]["intents"]} == wanted:
-                return replace(decision, plan_id=waiting["id"])
+        refused = tx.plans.refused(now - REFUSAL_SECONDS)
+        for known in (*refused, *tx.plans.open()):
+            if {(i["device"], i["to_function"]) for i in known["result"]["intents"]} == wanted:
+                return replace(decision, plan_id=known["id"], refused=known in refused)
     tx.plans.add(
         plan_id=decision.plan_id,
         now=now,
@@ -374,6 +380,12 @@ def _why_waiting(decision: _Decision, judgement: Judged, boot: Boot) -> Reason:
         return Reason("plan.paused", f"paused by an operator: {decision.gathered.paused}")
     held_back = {intent.device for intent in decision.held_back}
     if any(p.device in held_back for p in decision.by_subject.get(boot.id, ())):
+        if decision.refused:
+            return Reason(
+                "plan.refused",
+                f"plan {decision.plan_id} would help, but a person refused it",
+                {"plan": decision.plan_id},
+            )
         return Reason(
             "plan.not_acting",
             f"plan {decision.plan_id} would help, but its pool's mode is not to act by itself: "

@@ -239,6 +239,8 @@ class Operator:
             now = self.clock.now()
             tx.plans.decide(plan_id, PlanState.REFUSED, self.name, now)
             tx.audit.add(now, self.name, "plan.refused", plan_id)
+            tx.boots.wake(now)  # they say that it waits for a person
+            tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)
 
     def _recommended(self, tx: Tx, plan_id: str) -> dict[str, Any]:
         plan = tx.plans.get(plan_id)

@@ -13,6 +13,7 @@ from story.world import Cloud
 from changeover.models.boot import Boot
 from changeover.models.errors import Refuse
 from changeover.models.states import BootState, PlanState
+from changeover.worker.judge import REFUSAL_SECONDS
 from changeover.worker.sweep import PLAN_LIFETIME
 
 APPROVED_FIRST = {"nvidia-37": {"mode": "approve"}}
@@ -70,6 +71,29 @@ def test_a_plan_that_nobody_decides_expires_and_its_boots_are_judged_again(tmp_p
         assert cloud.checker.seen["programmed"] == 1
         assert plan(cloud, first)["state"] is PlanState.EXPIRED
         assert plan(cloud, second)["state"] is PlanState.EXECUTED
+
+
+def test_what_was_refused_is_not_recommended_again_soon(tmp_path: Path) -> None:
+    with Cloud(
+        tmp_path, pools=APPROVED_FIRST, patience_seconds=7200.0, retry_seconds=60.0
+    ) as cloud:
+        cloud.fail_boot("vgpu.8q")
+        carry_on(cloud, "a")
+        [boot] = boots(cloud)
+        first = boot.reason.facts["plan"]
+        cloud.operator.refuse(first)
+        cloud.clock.advance(1)
+        carry_on(cloud, "a")
+        [boot] = boots(cloud)
+        assert (boot.reason.code, boot.reason.facts["plan"]) == ("plan.refused", first)
+        for later, code in ((REFUSAL_SECONDS - 100, "plan.refused"), (200, "plan.not_acting")):
+            cloud.clock.advance(later)
+            carry_on(cloud, "a")
+            [boot] = boots(cloud)
+            assert boot.reason.code == code
+        assert boot.reason.facts["plan"] != first
+        assert plan(cloud, first)["state"] is PlanState.REFUSED
+        assert not cloud.checker.seen["programmed"]
 
 
 def test_of_equal_boots_each_is_told_why_it_waits(tmp_path: Path) -> None:

@@ -65,6 +65,15 @@ class Plans:
         )
         return [dict(row) for row in rows]
 
+    def refused(self, since: float) -> list[dict[str, Any]]:
+        """Plans that were refused since then."""
+        rows = self.session.rows(
+            select(PlanRow.id, PlanRow.result).where(
+                PlanRow.state == PlanState.REFUSED, PlanRow.decided_at >= since
+            )
+        )
+        return [dict(row) for row in rows]
+
     def decide(
         self,
         plan_id: str,

@@ -147,17 +147,17 @@ def _beside_a_terminal(*words: str) -> tuple[int, bytes, str]:
 
 def test_a_person_sees_how_far_it_is_and_nothing_else_changes(tell: Teller, tmp_path: Path) -> None:
     journals = [tmp_path / name for name in ("seen.jsonl", "quiet.jsonl", "json.jsonl")]
-    words = [("--policy", "default", "--journal", str(journal)) for journal in journals]
+    words = [("--policy", "reactive", "--journal", str(journal)) for journal in journals]
     status, out, seen = _beside_a_terminal(*words[0])
     assert status == 0
     boots = len((DATA / "small.events.csv").read_text(encoding="utf-8").splitlines()) - 1
-    assert "default" in seen
+    assert "reactive" in seen
     assert f"of {boots} boots" in seen
     quiet = tell("backtest", *FILES, *words[1])
     assert (quiet.err, quiet.out) == ("", out.decode())
     status, out, seen = _beside_a_terminal(*words[2], "--json")
     assert (status, seen) == (0, "")
-    assert json.loads(out)["policy"] == "default"
+    assert json.loads(out)["policy"] == "reactive"
     first, *others = (journal.read_bytes() for journal in journals)
     assert first
     assert others == [first, first]

@@ -31,7 +31,6 @@ READING = [
 LOSSES: dict[str, Callable[[Path], object]] = {
     "broken": lambda path: path.write_text(BROKEN, encoding="utf-8"),
     "gone": Path.unlink,
-    "a directory": lambda path: (path.unlink(), path.mkdir()),
 }
 
 
