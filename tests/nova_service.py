@@ -65,6 +65,8 @@ class NovaService:
         """Whether the service user may filter by what only administrators may by default."""
         self.forbid: set[str] = set()
         """Methods that find no server, as Nova hides those that one may not touch."""
+        self.deny: set[str] = set()
+        """Methods that are refused, as for servers of others that are not scheduled yet."""
         self.tokens: dict[str, tuple[str, str]] = {}
         self.described: dict[str, str] = {}
         self.open(port)
@@ -442,6 +444,9 @@ class _Handler(BaseHTTPRequestHandler):
         server = service.servers.get(uuid)
         if server is None or self.command in service.forbid:
             return 404, _error("itemNotFound", 404, f"Instance {uuid} could not be found.")
+        if self.command in service.deny:
+            said = "Policy doesn't allow os_compute_api:servers:show to be performed."
+            return 403, _error("forbidden", 403, said)
         if service.hidden(server):
             return 200, {"server": {"id": uuid, "status": "UNKNOWN", "tenant_id": server.project}}
         match (self.command, rest):

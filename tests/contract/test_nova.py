@@ -273,6 +273,20 @@ def test_a_server_that_is_only_listed_is_not_gone(nova: NovaService, servers: No
     assert servers.get(uuid) is None
 
 
+def test_a_server_of_others_is_listed_before_it_is_scheduled(
+    nova: NovaService, servers: NovaServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uuid = create(servers)
+    nova.deny.add("GET")
+    found = servers.get(uuid)
+    assert found is not None
+    assert found.uuid == uuid
+    # It is there, and who may not see it must not take it for gone.
+    monkeypatch.setattr(nova, "listing", lambda *_, **__: {"servers": []})
+    with pytest.raises(AskOperator, match="servers:show"):
+        servers.get(uuid)
+
+
 def test_pages_are_followed(nova: NovaService, servers: NovaServers, clock: VirtualClock) -> None:
     nova.page = 2
     made = {create(servers, marker=f"m{n}") for n in range(5)}

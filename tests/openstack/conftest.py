@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -36,6 +37,8 @@ START_SECONDS = 1500.0
 
 TEST_SECONDS = 900
 
+
+_PASSWORD = "secret"  # noqa: S105 - of users that live as long as the test
 
 _RESCUES: list[Rescue] = []
 _NOTES: list[str] = []
@@ -146,6 +149,31 @@ def providers(admin: Connection) -> Iterator[Providers]:
     yield made
     sweep(admin)
     made.remove()
+
+
+@pytest.fixture
+def user_with(admin: Connection, cloud: Cloud, tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Makes a user with some roles in the project service; gives the clouds.yaml that names it."""
+    made = []
+
+    def make(*roles: str) -> Path:
+        name = f"user-{uuid4().hex[:8]}"
+        user = admin.identity.create_user(name=name, password=_PASSWORD)
+        made.append(user)
+        project = admin.identity.find_project("service")
+        for role in roles:
+            found = admin.identity.find_role(role)
+            admin.identity.assign_project_role_to_user(project, user, found)
+        clouds = json.loads(cloud.clouds_yaml.read_text())
+        auth = clouds["clouds"]["poolmgr"]["auth"]
+        clouds["clouds"]["poolmgr"]["auth"] = {**auth, "username": name, "password": _PASSWORD}
+        path = tmp_path / "clouds.yaml"
+        path.write_text(json.dumps(clouds))
+        return path
+
+    yield make
+    for user in made:
+        admin.identity.delete_user(user)
 
 
 @pytest.fixture(scope="session")

@@ -4,48 +4,19 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from harness.client import Cards, Changeover, Cloud, command, environment, eventually
-from openstack.connection import Connection
 from test_discovery import catalog
-
-PASSWORD = "doctor"  # noqa: S105 - of users that live as long as the test
 
 
 def examined(told: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
     """The checks by id."""
     assert told.returncode in {0, 3}, told.stdout + told.stderr
     return {check["id"]: check for check in json.loads(told.stdout)}
-
-
-@pytest.fixture
-def user_with(admin: Connection, cloud: Cloud, tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """Makes a user with some roles in the project service; gives the clouds.yaml that names it."""
-    made = []
-
-    def make(*roles: str) -> Path:
-        name = f"doctor-{uuid4().hex[:8]}"
-        user = admin.identity.create_user(name=name, password=PASSWORD)
-        made.append(user)
-        project = admin.identity.find_project("service")
-        for role in roles:
-            found = admin.identity.find_role(role)
-            admin.identity.assign_project_role_to_user(project, user, found)
-        clouds = json.loads(cloud.clouds_yaml.read_text())
-        auth = clouds["clouds"]["poolmgr"]["auth"]
-        clouds["clouds"]["poolmgr"]["auth"] = {**auth, "username": name, "password": PASSWORD}
-        path = tmp_path / "clouds.yaml"
-        path.write_text(json.dumps(clouds))
-        return path
-
-    yield make
-    for user in made:
-        admin.identity.delete_user(user)
 
 
 def test_a_deployment_that_is_set_up(cards: Cards, changeover: Callable[..., Changeover]) -> None:

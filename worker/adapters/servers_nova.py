@@ -136,8 +136,11 @@ class NovaServers:
 
     def _shown(self, uuid: str) -> ShownServer | None:
         answer = self._call("GET", f"/servers/{quote(uuid, safe='')}")
-        if answer.status == HTTPStatus.NOT_FOUND:
-            return self._listed(uuid)
+        if answer.status in {HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN}:
+            # Of a server that is still to be scheduled Nova says that it is there, but not ours.
+            listed = self._listed(uuid)
+            if listed is not None or answer.status == HTTPStatus.NOT_FOUND:
+                return listed
         server = _checked(answer).parse(lambda body: member(body, "server", "answer"))
         status = answer.parse(lambda _: member(server, "status", "server"))
         if status == nova_wire.UNKNOWN:
