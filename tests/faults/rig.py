@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from faults.checker import Verdict, judge_all
+from faults.checker import Verdict, boot_rows, judge_all
 from faults.points import DIRECTORY, Points
 
 from changeover.models.catalog import Catalog
@@ -31,6 +31,7 @@ from changeover.worker.bootstrap import (
 )
 from changeover.worker.operate import Operator
 from changeover.worker.ports.placement import PlacementTenant
+from changeover.worker.ports.servers import MARKER, ServerStatus
 from changeover.worker.settings import Settings
 from changeover.worker.simulator.cards import Behaviour, SimulatedCards
 from changeover.worker.simulator.servers import SimulatedServers
@@ -148,7 +149,8 @@ class Rig:
         still = 0
         while time.monotonic() < deadline:
             try:
-                still = still + 1 if not self.unfinished() and not self._ajar() else 0
+                over = not self.unfinished() and not self._ajar() and not self._unheard()
+                still = still + 1 if over else 0
             except ChangeoverError:
                 still = 0
             if still >= 4:
@@ -159,6 +161,18 @@ class Rig:
     def _ajar(self) -> bool:
         with self.database.read() as tx:
             return bool(tx.devices.ajar())
+
+    def _unheard(self) -> bool:
+        """Whether a boot failed that nobody knows of yet: its notification was lost with a broker.
+
+        The next look at Nova finds it, some seconds after everything else is still.
+        """
+        known = boot_rows(self.settings.database)
+        return any(
+            server.uuid not in known and MARKER not in server.metadata
+            for server in self.servers.servers()
+            if server.status is ServerStatus.ERROR
+        )
 
     def verdict(self) -> Verdict:
         """What the checker says, now."""
