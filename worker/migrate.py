@@ -28,7 +28,7 @@ def upgrade(url: str, revision: str = "head") -> tuple[str | None, str | None]:
     Raises :class:`AskOperator` if a newer version has upgraded it already.
     """
     before = current(url)
-    _require_known(before)
+    _require_known(before, _scripts())
     command.upgrade(_config(url), revision)
     return before, current(url)
 
@@ -43,15 +43,20 @@ def current(url: str) -> str | None:
         database.dispose()
 
 
+def _scripts() -> ScriptDirectory:
+    """This version's migrations; each call reads all of them."""
+    return ScriptDirectory.from_config(_config("sqlite://"))
+
+
 def head() -> str | None:
     """The revision that this version needs."""
-    return ScriptDirectory.from_config(_config("sqlite://")).get_current_head()
+    return _scripts().get_current_head()
 
 
-def _require_known(revision: str | None) -> None:
+def _require_known(revision: str | None, scripts: ScriptDirectory) -> None:
     """Raise :class:`AskOperator` for a revision that this version has no migration to."""
-    script, wanted = ScriptDirectory.from_config(_config("sqlite://")), head()
-    if revision not in {None, *(one.revision for one in script.walk_revisions())}:
+    if revision not in {None, *(one.revision for one in scripts.walk_revisions())}:
+        wanted = scripts.get_current_head()
         raise AskOperator(
             f"the database is at revision {revision}, which this version does not know (it needs "
             f"{wanted}): a newer Changeover wrote it; install that one, or name "
@@ -63,9 +68,10 @@ def _require_known(revision: str | None) -> None:
 
 def require_current(database: Database) -> None:
     """Raise :class:`AskOperator` unless the database has this version's schema."""
-    found, wanted = current(database.url), head()
-    _require_known(found)
+    scripts = _scripts()
+    found, wanted = current(database.url), scripts.get_current_head()
     if found != wanted:
+        _require_known(found, scripts)
         raise AskOperator(
             f"the database is at revision {found or 'none'}, this version needs {wanted}: "
             "run `changeover db upgrade`",
