@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from story.test_aggregates import aggregate
 from story.world import Cloud
 
+from changeover.models.boot import Boot
 from changeover.models.states import BootState
 from changeover.worker.filtered import why_filtered
 from changeover.worker.requested import requested
+
+
+def declined(cloud: Cloud, flavor: str, **placing: Any) -> Boot:
+    """The boot that fails, once everything has happened: it must have been declined."""
+    cloud.fail_boot(flavor, **placing)
+    cloud.calm()
+    with cloud.database.read() as tx:
+        (boot,) = tx.boots.in_states([BootState.DECLINED])
+    return boot
 
 
 def test_what_nova_rejects_again_and_again_is_declined_with_what_is_known(tmp_path: Path) -> None:
     with Cloud(tmp_path, max_attempts=2) as cloud:
         for host in cloud.shape.host_names:
             cloud.servers.set_host(host, zone="blue")
-        cloud.fail_boot("fpga.gzip", availability_zone="green")
-        cloud.calm()
+        boot = declined(cloud, "fpga.gzip", availability_zone="green")
         with cloud.database.read() as tx:
-            (boot,) = tx.boots.in_states([BootState.DECLINED])
             assert not tx.changeovers.latest()
         assert boot.reason.code == "boot.filters_rejected"
         assert "reprogramming does not help" in boot.reason.text
@@ -32,10 +41,7 @@ def test_a_host_that_is_down_is_named(tmp_path: Path) -> None:
     with Cloud(tmp_path, max_attempts=1) as cloud:
         for host in cloud.shape.host_names:
             cloud.set_host(host, up=False)
-        cloud.fail_boot("fpga.gzip")
-        cloud.calm()
-        with cloud.database.read() as tx:
-            (boot,) = tx.boots.in_states([BootState.DECLINED])
+        boot = declined(cloud, "fpga.gzip")
         assert boot.reason.code == "boot.filters_rejected"
         assert "the compute service of host" in boot.reason.text
 
@@ -44,10 +50,7 @@ def test_isolation_that_is_not_set_here_is_named(tmp_path: Path) -> None:
     with Cloud(tmp_path, max_attempts=1) as cloud:
         for host in cloud.shape.host_names:
             aggregate(cloud, host, trait__CUSTOM_LICENSED="required")
-        cloud.fail_boot("fpga.gzip")
-        cloud.calm()
-        with cloud.database.read() as tx:
-            (boot,) = tx.boots.in_states([BootState.DECLINED])
+        boot = declined(cloud, "fpga.gzip")
         assert boot.reason.code == "boot.filters_rejected"
         assert "set it here" in boot.reason.text
 
@@ -59,10 +62,7 @@ def test_pci_devices_are_named(tmp_path: Path) -> None:
         cloud.servers.add_flavor(plain.model_copy(update={"name": "nic", "extra_specs": specs}))
         for host in cloud.shape.host_names:
             cloud.set_host(host, up=False)
-        cloud.fail_boot("nic")
-        cloud.calm()
-        with cloud.database.read() as tx:
-            (boot,) = tx.boots.in_states([BootState.DECLINED])
+        boot = declined(cloud, "nic")
         assert "it asks for PCI devices nic:1" in boot.reason.text
 
 
