@@ -11,7 +11,6 @@ from changeover.models.catalog import Device
 from changeover.models.errors import Stale
 from changeover.policies.offer import class_of, fenced, is_fenced
 from changeover.worker.store import Tx
-from changeover.worker.store.devices import DeviceRecord
 from changeover.worker.world import World
 
 log = structlog.get_logger(__name__)
@@ -24,18 +23,15 @@ TRIES = 10
 class Opened:
     """What was made of a device's slots, still to be committed with :meth:`note`."""
 
-    record: DeviceRecord
+    provider: str
     reserved: int
     generation: int
     at: float
 
     def note(self, tx: Tx) -> None:
-        """Remember it, unless somebody who knows better wrote since."""
+        """Remember it, unless a later state is known already."""
         tx.devices.learn(
-            self.record,
-            reserved=self.reserved,
-            generation=self.generation,
-            offered_until=self.at,
+            self.provider, self.generation, reserved=self.reserved, offered_until=self.at
         )
 
 
@@ -65,6 +61,10 @@ def offer_slots(world: World, device: Device) -> Opened | None:
         rc = model.resource_class if function is None else class_of(function, model)
         if record is None or rc is None or held_back:
             return None
+        if record.generation is not None and record.generation > generation:
+            # Another opened slots between the two readings: by a row that is newer than what was
+            # read of Placement, those still to be opened would pass for somebody else's.
+            continue
         inventory = inventories.get(rc)
         # Slots that somebody else reserved are theirs: the row knows how many were ours. Fewer of
         # these may be left: who opened some may have been killed before it could say so.
@@ -78,7 +78,7 @@ def offer_slots(world: World, device: Device) -> Opened | None:
             except Stale:
                 continue
             log.info("slots.opened", device=device.name, held=held, slots=inventory.total)
-        return Opened(record, held, generation, world.clock.now())
+        return Opened(device.provider, held, generation, world.clock.now())
     raise Stale(f"{device.name} changes faster than its slots can be opened")
 
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
-from story.world import Cloud
+from story.world import BEFORE, Cloud, Stepper
+
+from changeover.models.states import BootState
+from changeover.worker.reboot import reboot
 
 VGPU = "VGPU"
+
+OPENING = range(4, 12)
+"""Steps of a boot's worker from what it is promised to its create."""
 
 
 @pytest.mark.parametrize(
@@ -36,3 +43,45 @@ def test_what_is_held_for_nobody_is_opened(
             tx.devices.update(made.device, reserved=by_row)
         cloud.worker("a").sweep()
         assert cloud.placement.inventories(made.device)[1][VGPU].reserved == left
+
+
+def two_ready(cloud: Cloud) -> list[str]:
+    """Two boots for which one device was programmed, to be created by whoever comes first."""
+    cloud.request("vgpu.8q", count=2)
+    worker = cloud.worker("before")
+    worker.judge()
+    while True:
+        with cloud.database.read() as tx:
+            ready = [boot.id for boot in tx.boots.in_states([BootState.READY])]
+            devices = {p.device for boot in ready for p in tx.boots.promises(boot=boot)}
+        if ready:
+            assert (len(ready), len(devices)) == (2, 1)
+            cloud.hints.clear()
+            return ready
+        cloud.clock.advance(max(0.0, min(h.due_at for h in cloud.hints) - cloud.clock.now()))
+        for hint in cloud.due():
+            cloud.hints.remove(hint)
+            worker.take(hint)
+
+
+@pytest.mark.parametrize("first", OPENING)
+def test_two_boots_open_one_device_at_once(first: int, tmp_path: Path) -> None:
+    """Wherever the one and the other are paused as they open their slots, none stays held."""
+    for second in OPENING:
+        with Cloud(tmp_path / str(second)) as cloud, Stepper(cloud) as stepper:
+            workers = [cloud.worker("a"), cloud.worker("b")]
+            runs = [
+                stepper.start(worker, partial(reboot, worker.world, boot))
+                for worker, boot in zip(workers, two_ready(cloud), strict=True)
+            ]
+            for run, steps in zip(runs, (first, second), strict=True):
+                run.step(steps)
+            for run in runs:
+                run.step()
+            for worker in workers:
+                assert worker.trace[OPENING[0]] == (BEFORE, "database.read")
+                assert (BEFORE, "servers.create") in worker.trace[OPENING[0] :]
+            cloud.calm()
+            cloud.checker.finally_()
+            assert not cloud.checker.violations, (second, cloud.checker.violations)
+            assert cloud.checker.seen["boot booted: boot.booted"] == 2, second

@@ -161,25 +161,27 @@ class Devices:
             update(DeviceRow).where(DeviceRow.provider == provider).values(**facts)
         )
 
-    def learn(self, record: DeviceRecord, **facts: Any) -> bool:
-        """Record what was read or done, unless somebody who knows better did since ``record``.
+    def learn(self, provider: str, generation: int, **facts: Any) -> None:
+        """Record what was read or written at that generation, unless a later one is known.
+
+        A provider's generation only grows, so it puts in order what several workers wrote there,
+        whichever of them comes to commit first.
+        """
+        self.session.connection.execute(
+            update(DeviceRow)
+            .where(
+                DeviceRow.provider == provider,
+                or_(DeviceRow.generation.is_(None), DeviceRow.generation <= generation),
+            )
+            .values(generation=generation, **facts)
+        )
+
+    def learn_all(self, learnt: Iterable[tuple[DeviceRecord, Mapping[str, Any]]]) -> None:
+        """Record what was read of many, unless somebody who knows better wrote since ``record``.
 
         Every write of ours to a provider notes its new generation: a row of another generation
         than that of ``record`` is news of a later state than the facts can be.
         """
-        done = self.session.connection.execute(
-            update(DeviceRow)
-            .where(
-                DeviceRow.provider == record.provider,
-                DeviceRow.generation.is_not_distinct_from(record.generation),
-                DeviceRow.function.is_not_distinct_from(record.function),
-            )
-            .values(**facts)
-        )
-        return bool(done.rowcount == 1)
-
-    def learn_all(self, learnt: Iterable[tuple[DeviceRecord, Mapping[str, Any]]]) -> None:
-        """As :meth:`learn`, for many."""
         alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
         for record, facts in learnt:
             seen = {
