@@ -651,6 +651,15 @@ class _Run:
             raise self.error
         return not self.over
 
+    def step_calls(self, calls: int) -> bool:
+        """Let it go on until it is about to make the ``calls``-th call from here; as :meth:`step`.
+
+        Right after an effect is no place of its own: nothing happens until the next call.
+        """
+        while calls and self.step(0):
+            calls -= self.worker.trace[-1][0] == BEFORE
+        return not self.over
+
     def kill(self) -> None:
         """End it, wherever it is."""
         if not self.over:
