@@ -19,7 +19,7 @@ LOCK := $(BIN)/uv --quiet --no-config pip compile --universal --python-version 3
 	--no-emit-index-url --no-emit-find-links --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-openstack openstack lint bench faults clean lock
+.PHONY: help run test test-openstack openstack lint bench faults secrets clean lock
 
 help: ## Say what can be done here
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | \
@@ -51,6 +51,12 @@ faults: $(VENV)/.installed-dev ## Maltreat real processes and judge what happene
 
 fuzz: $(VENV)/.installed-dev ## Fuzz intake and catalog; ARGS="--inputs 1000000 --state FILE" goes on
 	$(BIN)/python tests/faults/fuzz.py $(ARGS)
+
+secrets: ## Make the passwords of compose.yaml, where there are none yet
+	@install -d -m 700 secrets
+	@umask 022; for name in $$(sed -n 's,^    file: ,,p' compose.yaml); do \
+		test -s $$name || od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >$$name || exit; \
+	done
 
 lock: $(VENV)/.made ## Write the lock files anew, with the newest versions allowed
 	$(PIP) install --upgrade uv

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
@@ -60,12 +59,12 @@ def _checks(desk: Desk) -> Iterator[Check]:
     yield first
     if first.verdict == "failed":
         return
+    yield from _unknown()
     settings = desk.settings
     yield _tried("catalog", lambda: _catalog(desk), absent=_makes_catalog(settings))
     yield _tried("database", lambda: _database(desk), absent=_makes_database(settings))
     yield _tried("broker", lambda: _broker(_broker_url(desk)), absent=settings.broker_url is None)
-    if settings.notification_url is not None:
-        url = settings.notification_url.get_secret_value()
+    if (url := settings.notifications) is not None:
         yield _tried("notifications", lambda: _broker(url))
     embedded = settings.cloud is None and settings.placement_endpoint is None
     yield _tried("placement", lambda: _placement(desk), absent=embedded)
@@ -103,11 +102,23 @@ def _versions() -> Iterator[Check]:
 
 
 def _settings(desk: Desk) -> str:
+    from changeover.worker.secret_files import secret_files, secrets_dir
     from changeover.worker.settings import config_file
 
     _ = desk.settings
     file = config_file()
-    return f"from {file} and the environment" if file else "defaults and the environment; no file"
+    said = f"from {file} and the environment" if file else "defaults and the environment; no file"
+    if found := secret_files():
+        said += f"; {len(found)} secret files in {secrets_dir()}"
+    return said
+
+
+def _unknown() -> Iterator[Check]:
+    from changeover.worker.settings import unknown
+
+    for name, meant in unknown().items():
+        said = f"{name}: there is no such setting, it has no effect"
+        yield Check("settings", "warning", f"{said} (nearest: {meant})" if meant else said)
 
 
 def _makes_catalog(settings: Settings) -> bool:
@@ -196,21 +207,15 @@ def show(desk: Desk, out: Output) -> None:
     """Every setting in force and where it comes from; secrets are masked."""
     from pydantic import SecretStr
 
-    from changeover.worker.settings import Settings, config_file
+    from changeover.worker.settings import Settings, source_of
 
-    settings, file = desk.settings, config_file()
-    in_file = _keys_of(file) if file else frozenset()
-    in_env = {key.upper() for key in os.environ}
+    settings = desk.settings
     rows = []
     for name in Settings.model_fields:
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
             value = mask(value.get_secret_value())
-        if f"CHANGEOVER_{name.upper()}" in in_env:
-            source = "environment"
-        else:
-            source = str(file) if name in in_file else "default"
-        rows.append({"setting": name, "value": value, "source": source})
+        rows.append({"setting": name, "value": value, "source": source_of(name)})
     shown = (
         {**row, "value": "" if row["value"] is None else _as_toml(row["value"])} for row in rows
     )
@@ -224,12 +229,6 @@ def _jsonable(value: Any) -> Any:
     from changeover.console.render import plain
 
     return plain(value)
-
-
-def _keys_of(file: Any) -> frozenset[str]:
-    import tomllib
-
-    return frozenset(tomllib.loads(file.read_text(encoding="utf-8")))
 
 
 def mask(url: str) -> str:
@@ -269,8 +268,11 @@ SECTIONS = {
 EXAMPLES: dict[str, Any] = {
     "state_dir": "/var/lib/changeover",
     "database_url": "postgresql://changeover@db.example.org/changeover",
+    "database_password": "…",
     "broker_url": "redis://broker.example.org:6379/0",
+    "broker_password": "…",
     "notification_url": "amqp://changeover@rabbit.example.org:5672//",
+    "notification_password": "…",
     "cloud": "mycloud",
     "recreate": "opted-in",
     "placement_endpoint": "http://127.0.0.1:8778",
@@ -300,8 +302,9 @@ def example() -> str:
         "# Settings of Changeover. Each may also be given as an environment variable, which wins:",
         "# CHANGEOVER_ and the name in capitals. This file is the one that CHANGEOVER_CONFIG",
         "# names, else ./changeover.toml, else /etc/changeover/changeover.toml. Keep passwords out",
-        "# of it: CHANGEOVER_DATABASE_URL and its like come from the environment. What is",
-        "# commented out is the default, or an example where there is none.",
+        "# of it: give each in a file of its own, for example changeover_database_password, in the",
+        "# directory that CHANGEOVER_SECRETS_DIR names, else /run/secrets. What is commented out",
+        "# is the default, or an example where there is none.",
     ]
     for name, field in Settings.model_fields.items():
         if name in SECTIONS:

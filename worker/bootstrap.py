@@ -72,16 +72,12 @@ def _noted(settings: Settings, name: str) -> str:
 
 def broker_url(settings: Settings) -> str:
     """Where Celery's messages go. Raises :class:`Unreachable` if nobody says where."""
-    if settings.broker_url is not None:
-        return settings.broker_url.get_secret_value()
-    return _noted(settings, "broker_url")
+    return settings.broker or _noted(settings, "broker_url")
 
 
 def notification_url(settings: Settings) -> str:
     """Where Nova's notifications arrive."""
-    if settings.notification_url is not None:
-        return settings.notification_url.get_secret_value()
-    return broker_url(settings)
+    return settings.notifications or broker_url(settings)
 
 
 def open_database(settings: Settings) -> Database:

@@ -1,6 +1,7 @@
-"""Settings: from ``changeover.toml``, then the environment (``CHANGEOVER_…``), which wins.
+"""Settings: from ``changeover.toml``, secret files, and the environment (``CHANGEOVER_…``).
 
-The file is the one named by ``$CHANGEOVER_CONFIG``, else ``./changeover.toml``, else
+The later wins. Of secret files, :mod:`changeover.worker.secret_files` tells. The first is the one
+named by ``$CHANGEOVER_CONFIG``, else ``./changeover.toml``, else
 ``/etc/changeover/changeover.toml``. Every setting has a sane default: with none at all the
 embedded broker, database, Placement and simulated cloud are used.
 """
@@ -8,9 +9,11 @@ embedded broker, database, Placement and simulated cloud are used.
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args
+from urllib.parse import quote
 
 from pydantic import (
     BaseModel,
@@ -19,6 +22,7 @@ from pydantic import (
     SecretStr,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -35,10 +39,9 @@ from changeover.models.callback import DEFAULT, CallbackTarget
 from changeover.models.errors import Invalid
 from changeover.policies.hardware import RequestFilter
 from changeover.policies.nearest import nearest
+from changeover.worker.secret_files import ENV_PREFIX, SecretFiles, secret_files, secrets_dir
 
 FILES = (Path("changeover.toml"), Path("/etc/changeover/changeover.toml"))
-
-ENV_PREFIX = "CHANGEOVER_"
 
 BROKERS = ("redis", "rediss", "redis+socket", "sentinel", "amqp", "amqps")
 """What Changeover is tested with; kombu's polling transports are far too slow."""
@@ -49,6 +52,11 @@ LEAST_SETTLE_SECONDS = 2.0
 
 TargetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 """A project's id, or ``default``."""
+
+OTHER_VARIABLES = {f"{ENV_PREFIX}CONFIG", f"{ENV_PREFIX}SECRETS_DIR"}
+"""Variables that are no settings but say where these are."""
+
+Password = Annotated[SecretStr, Field(min_length=1)]
 
 
 def default_state_dir() -> Path:
@@ -82,12 +90,19 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         default=None, description="sqlite:///PATH or postgresql://…; default: SQLite in state_dir"
     )
+    database_password: Password | None = Field(
+        default=None, description="of the user in database_url"
+    )
     broker_url: SecretStr | None = Field(
         default=None, description="redis://… or amqp://…; default: an embedded Valkey"
     )
+    broker_password: Password | None = Field(default=None, description="of the user in broker_url")
     notification_url: SecretStr | None = Field(
         default=None,
         description="where Nova publishes (amqp://… of the cloud); default: broker_url",
+    )
+    notification_password: Password | None = Field(
+        default=None, description="of the user in notification_url"
     )
     notification_exchange: str = Field(default="nova", description="Nova's control exchange")
     notification_exchange_durable: bool = Field(
@@ -294,6 +309,22 @@ class Settings(BaseSettings):
                 raise ValueError(msg)
         return url
 
+    @field_validator("database_password", "broker_password", "notification_password")
+    @classmethod
+    def _has_its_place(cls, password: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        name = f"{info.field_name}".replace("password", "url")
+        if password is None or name not in info.data:  # what is wrong with the URL is said there
+            return password
+        url = info.data[name]
+        if url is None:
+            raise ValueError(f"there is no {name} that it could belong to")
+        text = url.get_secret_value()
+        if _has_password(text):
+            raise ValueError(f"{name} has a password of its own: remove one of them")
+        if not all(_parted(one)[1] for one in text.split(";")):
+            raise ValueError(f"{name} names no server that it could be for")
+        return password
+
     @field_validator("notification_topics")
     @classmethod
     def _versioned_only(cls, topics: tuple[str, ...]) -> tuple[str, ...]:
@@ -316,18 +347,46 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Explicit values, then the environment, then the file."""
-        path = config_file()
-        if path is None:
-            return init_settings, env_settings
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+        """Explicit values, then the environment, then secret files, then the file."""
+        sources = [init_settings, env_settings]
+        if (directory := secrets_dir()) is not None:
+            sources.append(SecretFiles(settings_cls, directory))
+        if (path := config_file()) is not None:
+            sources.append(TomlConfigSettingsSource(settings_cls, path))
+        return tuple(sources)
 
     @property
     def database(self) -> str:
-        """The database's URL."""
+        """The database's URL, with its password."""
         if self.database_url is not None:
-            return self.database_url.get_secret_value()
+            return _complete(self.database_url, self.database_password)
         return f"sqlite:///{self.state_dir / 'changeover.sqlite'}"
+
+    @property
+    def broker(self) -> str | None:
+        """The broker's URL, with its password; ``None``: the embedded one."""
+        if self.broker_url is None:
+            return None
+        return _complete(self.broker_url, self.broker_password)
+
+    @property
+    def notifications(self) -> str | None:
+        """The URL of Nova's broker, with its password; ``None``: :attr:`broker`."""
+        if self.notification_url is None:
+            return None
+        return _complete(self.notification_url, self.notification_password)
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The settings that hold a secret: passwords, URLs with one, keys of callbacks."""
+        given = {
+            name
+            for name, value in self
+            if isinstance(value, SecretStr)
+            and (name.endswith("_password") or _has_password(value.get_secret_value()))
+        }
+        keys = any(target.secret is not None for target in self.callbacks.values())
+        return frozenset(given | ({"callbacks"} if keys else set()))
 
     @property
     def request_filters(self) -> frozenset[RequestFilter]:
@@ -350,6 +409,29 @@ class Settings(BaseSettings):
     def embedded_cloud(self) -> bool:
         """Whether the simulated cloud stands in for a real one."""
         return self.cloud is None
+
+
+def _parted(url: str) -> tuple[str, str, str]:
+    """Scheme, ``USER:PASSWORD@HOST:PORT``, and the rest."""
+    scheme, _, rest = url.partition("://")
+    end = next((at for at, char in enumerate(rest) if char in "/?"), len(rest))
+    return scheme, rest[:end], rest[end:]
+
+
+def _has_password(url: str) -> bool:
+    return any(":" in _parted(one)[1].rpartition("@")[0] for one in url.split(";"))
+
+
+def _complete(url: SecretStr, password: SecretStr | None) -> str:
+    """The URL with the password put in; of several (``…;…``) into each."""
+    if password is None:
+        return url.get_secret_value()
+    whole = []
+    for one in url.get_secret_value().split(";"):
+        scheme, authority, rest = _parted(one)
+        user, _, host = authority.rpartition("@")
+        whole.append(f"{scheme}://{user}:{quote(password.get_secret_value(), '')}@{host}{rest}")
+    return ";".join(whole)
 
 
 def _revealed(value: object) -> object:
@@ -378,7 +460,10 @@ def load_settings(**explicit: object) -> Settings:
         ]
         raise Invalid("; ".join(lines)) from exc
     except SettingsError as exc:
-        raise Invalid(f"environment: {exc}") from exc
+        if isinstance(exc.__cause__, Invalid):
+            raise exc.__cause__ from exc
+        in_file = f'"{SecretFiles.__name__}"' in str(exc)
+        raise Invalid(f"{secrets_dir() if in_file else 'environment'}: {exc}") from exc
     except (ValueError, OSError) as exc:
         raise Invalid(f"{path}: {exc}") from exc
 
@@ -393,24 +478,65 @@ def _said(error: ErrorDetails) -> str:
     return error["msg"].removeprefix("Value error, ")
 
 
+def source_of(name: str) -> str:
+    """Where the setting's value comes from: ``environment``, a file, or ``default``."""
+    if in_environment(name):
+        return "environment"
+    if name in (files := secret_files()):
+        return str(files[name])
+    path = config_file()
+    return str(path) if path is not None and name in keys_of(path) else "default"
+
+
+def keys_of(file: Path) -> frozenset[str]:
+    """The settings that the configuration file gives."""
+    return frozenset(tomllib.loads(file.read_text(encoding="utf-8")))
+
+
+def unknown() -> dict[str, str]:
+    """What looks like a setting but is none: variables and secret files, with the nearest's name.
+
+    They are no errors: Kubernetes makes variables of this form out of the names of services.
+    """
+    names = {key.upper(): key.upper() for key in os.environ}
+    names |= {f"{ENV_PREFIX}{name.upper()}": str(path) for name, path in secret_files().items()}
+    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields} | OTHER_VARIABLES
+    return {
+        shown: " or ".join(nearest(name, known, most=1))
+        for name, shown in sorted(names.items())
+        if name.startswith(ENV_PREFIX) and name not in known
+    }
+
+
 def _source(loc: tuple[int | str, ...], explicit: Mapping[str, object], path: Path | None) -> str:
     """Where a field's value came from, in the order in which sources win."""
     name = str(loc[0]) if loc else ""
     if name in explicit:
         return "option"
-    if path is None or any(key.upper() == f"{ENV_PREFIX}{name}".upper() for key in os.environ):
+    if in_environment(name):
         return "environment"
-    return str(path)
+    return str(secret_files().get(name) or path or "environment")
+
+
+def in_environment(name: str) -> bool:
+    """Whether an environment variable gives the setting."""
+    return any(key.upper() == f"{ENV_PREFIX}{name}".upper() for key in os.environ)
 
 
 def as_environment(settings: Settings) -> dict[str, str]:
-    """The settings as environment variables, for the processes of one deployment."""
+    """The settings as environment variables, for the processes of one deployment.
+
+    Without those in secret files, which these processes read themselves.
+    """
     env = {}
+    left = {name for name in secret_files() if not in_environment(name)}
     for name in Settings.model_fields:
+        if name in left:
+            continue
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
             value = value.get_secret_value()
         if value is not None:
             text = value if isinstance(value, (str, Path)) else to_json(_revealed(value)).decode()
-            env[f"CHANGEOVER_{name.upper()}"] = str(text)
+            env[f"{ENV_PREFIX}{name.upper()}"] = str(text)
     return env

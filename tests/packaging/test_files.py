@@ -25,7 +25,7 @@ from typer.main import get_command
 from changeover.console.cli import app
 from changeover.models.catalog import Catalog
 from changeover.worker.embedded.child import start_child
-from changeover.worker.settings import Settings, load_settings
+from changeover.worker.settings import OTHER_VARIABLES, Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-placement.lock")
@@ -117,33 +117,69 @@ def test_every_command_and_setting_of_compose_exists(ours: dict[str, Any]) -> No
             assert name.removeprefix("CHANGEOVER_").lower() in Settings.model_fields, name
 
 
+def make_secrets(where: Path) -> Path:
+    """What the Makefile makes for compose.yaml, in a copy of both."""
+    for name in ("Makefile", "compose.yaml"):
+        shutil.copy(ROOT / name, where)
+    subprocess.run(["make", "secrets"], cwd=where, check=True, capture_output=True)
+    return where / "secrets"
+
+
 def test_the_settings_of_compose_load(
     ours: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    made = make_secrets(tmp_path)
+    mounted = tmp_path / "run"
+    mounted.mkdir()
+    for name in ours["listener"]["secrets"]:
+        shutil.copy(made / name, mounted)
+    monkeypatch.setenv("CHANGEOVER_SECRETS_DIR", str(mounted))
     for name, value in ours["listener"]["environment"].items():
-        filled = re.sub(r"\$\{(\w+):-([^}]*)\}", r"\2", value)
-        monkeypatch.setenv(name, re.sub(r"\$\{\w+:\?[^}]*\}", "secret", filled))
+        monkeypatch.setenv(name, re.sub(r"\$\{(\w+):-([^}]*)\}", r"\2", value))
     settings = load_settings()
-    assert settings.database == "postgresql://changeover:secret@postgres:5432/changeover"
-    assert settings.broker_url is not None
-    assert settings.broker_url.get_secret_value() == "redis://:secret@redis:6379/0"
+    password = (made / "changeover_database_password").read_text()
+    assert settings.database == f"postgresql://changeover:{password}@postgres:5432/changeover"
+    password = (made / "changeover_broker_password").read_text()
+    assert settings.broker == f"redis://:{password}@redis:6379/0"
+    password = (made / "changeover_notification_password").read_text()
+    assert settings.notifications == f"amqp://changeover:{password}@rabbitmq:5672//"
+
+
+def test_passwords_are_made_once_and_their_directory_is_closed(
+    compose: dict[str, Any], tmp_path: Path
+) -> None:
+    made = make_secrets(tmp_path)
+    first = {path.name: path.read_text() for path in made.iterdir()}
+    assert first.keys() == compose["secrets"].keys()
+    assert len(set(first.values())) == len(first)
+    for name, text in first.items():
+        assert re.fullmatch(r"[0-9a-f]{48}", text)  # a part of a URL as it is
+        assert compose["secrets"][name] == {"file": f"secrets/{name}"}
+        assert stat.S_IMODE((made / name).stat().st_mode) == 0o644
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+    (made / "placement_database_password").write_text("")
+    make_secrets(tmp_path)
+    second = {path.name: path.read_text() for path in made.iterdir()}
+    assert {n for n in first if first[n] != second[n]} == {"placement_database_password"}
 
 
 def test_compose_holds_no_secret(compose: dict[str, Any]) -> None:
-    needed = set(re.findall(r"\$\{(\w+):[?-]", read("compose.yaml")))
-    given = set(re.findall(r"^#?(\w+)=", read(".env.example"), re.MULTILINE))
-    assert needed == given
-    assert not re.findall(r"^\w*PASSWORD=.+", read(".env.example"), re.MULTILINE)
+    asked = set(re.findall(r"\$\{(\w+):-", read("compose.yaml")))
+    assert asked == set(re.findall(r"^#(\w+)=", read(".env.example"), re.MULTILINE))
     for service in compose["services"].values():
+        used = set(re.findall(r"/run/secrets/(\w+)", str(service)))
+        ours = {
+            name
+            for name in service.get("secrets", ())
+            if name.removeprefix("changeover_") in Settings.model_fields
+        }
+        assert used | ours == set(service.get("secrets", ()))
         for name, value in service.get("environment", {}).items():
             # A random one is written to the database's log.
             assert not name.endswith("RANDOM_ROOT_PASSWORD")
-            if re.search(r"PASS(WORD)?$|AUTH$", name):
-                assert value.startswith("${"), name
-            filled = re.sub(r"\$\{[^}]*\}", "$", value)
-            if login := re.search(r"://[^/@]*:([^@/]*)@", filled):
-                assert login[1] == "$", name
+            assert not re.search(r"PASS(WORD)?$|AUTH$", name)
+            assert not re.search(r"://[^/@]*:[^@/]*@", value)
 
 
 def test_what_is_built_here_is_built_once_and_never_fetched(compose: dict[str, Any]) -> None:
@@ -197,13 +233,19 @@ def test_redis_gives_up_root_and_answers_only_with_its_password(
     entrypoint.write_text(f'#!/bin/sh\ntouch {tmp_path}/used\nexec "$@" --port {port} --dir .\n')
     entrypoint.chmod(0o755)
     service = compose["services"]["redis"]
-    [password] = service["environment"]
-    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", password: "s3cret"}
-    kind, *check = service["healthcheck"]["test"]
-    assert kind == "CMD"
-    check[1:1] = ["-p", str(port)]
+    [name] = service["secrets"]
+    password = tmp_path / name
+    password.write_text("s3cret\n")
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    def here(word: str) -> str:
+        return word.replace("$$", "$").replace("/run/secrets", str(tmp_path))
+
+    kind, test = service["healthcheck"]["test"]
+    assert kind == "CMD-SHELL"
+    check = ["sh", "-c", here(test).replace("redis-cli", f"redis-cli -p {port}")]
     server = start_child(
-        [word.replace("$$", "$") for word in service["command"]],
+        [here(word) for word in service["command"]],
         name="redis",
         env=env,
         cwd=tmp_path,
@@ -216,10 +258,8 @@ def test_redis_gives_up_root_and_answers_only_with_its_password(
         )
         assert (tmp_path / "used").exists()
         assert b"s3cret" not in Path(f"/proc/{server.pid}/cmdline").read_bytes()
-        refused = subprocess.run(
-            check, env={**env, password: "other"}, capture_output=True, check=False
-        )
-        assert refused.returncode
+        password.write_text("other")
+        assert subprocess.run(check, env=env, capture_output=True, check=False).returncode
     finally:
         server.stop()
 
@@ -288,7 +328,8 @@ def test_every_file_setting_and_make_target_of_a_document_exists(document: str) 
     for link in re.findall(r"\]\((?!http|#)([^)#]+)", text):
         assert (ROOT / document).parent.joinpath(link).exists(), link
     for name in re.findall(r"CHANGEOVER_([A-Z_]+[A-Z])", text):
-        assert name.lower() in Settings.model_fields or name == "CONFIG", name
+        other = f"CHANGEOVER_{name}" in OTHER_VARIABLES
+        assert other or name.lower() in Settings.model_fields, name
     for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL):
         Settings(**tomllib.loads(block))
     targets = re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE)

@@ -23,6 +23,7 @@ Examine = Callable[[Site], Iterator[Check]]
 
 CHECKS: tuple[tuple[str, Examine], ...] = (
     ("versions", own.versions),
+    ("secrets", own.secrets),
     ("catalog", own.catalog),
     ("database", own.database),
     ("processes", own.processes),

@@ -11,6 +11,8 @@ from changeover.worker import migrate
 from changeover.worker.doctor.check import Check, fail, ok, skipped, some, warn
 from changeover.worker.doctor.site import Site
 from changeover.worker.queues import SWEEP
+from changeover.worker.secret_files import DIRECTORY, readable_by_all, secret_files, secrets_dir
+from changeover.worker.settings import config_file, keys_of
 from changeover.worker.versions import KNOWN_BAD, installed
 
 MOST_SKEW = 2.0
@@ -35,6 +37,34 @@ def versions(_: Site) -> Iterator[Check]:
         )
     if not bad:
         yield ok("versions", "no installed version is known to be bad", **found)
+
+
+def secrets(site: Site) -> Iterator[Check]:
+    """Files with secrets are closed to the machine's other users."""
+    files = set() if secrets_dir() == DIRECTORY else set(secret_files().values())
+    files |= {t.secret_file for t in site.settings.callbacks.values() if t.secret_file is not None}
+    if (path := config_file()) is not None and site.settings.secrets & keys_of(path):
+        files.add(path)
+    open_to_all, missing = [], []
+    for path in sorted(files):
+        try:
+            if readable_by_all(path):
+                open_to_all.append(str(path))
+        except OSError as exc:
+            missing.append(f"{path}: {exc.strerror}")
+    if missing:
+        yield fail("secrets", some(missing), "make it, or name another", files=missing)
+    if open_to_all:
+        yield warn(
+            "secrets.readable",
+            f"every user of this machine can read {some(open_to_all)}",
+            "chmod o= FILE, or move it to a directory that is closed to others",
+            files=open_to_all,
+        )
+    elif files and not missing:
+        yield ok("secrets", f"{len(files)} files with secrets are closed to others")
+    elif not files:
+        yield skipped("secrets", "no secret is in a file that this machine's users could read")
 
 
 def catalog(site: Site) -> Iterator[Check]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from kombu import Connection, Exchange, Queue
+from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
@@ -198,6 +200,40 @@ def test_versions_with_a_known_defect(ground: Ground, monkeypatch: pytest.Monkey
     assert verdicts(own.versions(ground.site)) == {"versions.celery": WARN}
     monkeypatch.setattr(own, "installed", lambda: {"celery": "5.6.3"})
     assert verdicts(own.versions(ground.site)) == {"versions": OK}
+
+
+def test_secrets_that_everybody_can_read(
+    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "changeover.toml"
+    config.write_text("broker_password = 'x'\n")
+    monkeypatch.setenv("CHANGEOVER_CONFIG", str(config))
+    assert verdicts(own.secrets(ground.site)) == {"secrets": SKIPPED}
+    with tempfile.TemporaryDirectory() as name:  # above pytest's own nobody may look
+        directory = Path(name)
+        path = directory / "changeover_database_password"
+        path.write_text("p")
+        path.chmod(0o644)
+        monkeypatch.setenv("CHANGEOVER_SECRETS_DIR", name)
+        assert verdicts(own.secrets(ground.site)) == {"secrets": OK}
+        directory.chmod(0o755)
+        [check] = own.secrets(ground.site)
+        assert (check.verdict, check.facts) == (WARN, {"files": [str(path)]})
+        path.chmod(0o640)
+        assert verdicts(own.secrets(ground.site)) == {"secrets": OK}
+        path.chmod(0o644)
+        monkeypatch.setattr(own, "DIRECTORY", directory)  # a container's own
+        assert verdicts(own.secrets(ground.site)) == {"secrets": SKIPPED}
+    monkeypatch.delenv("CHANGEOVER_SECRETS_DIR")
+    ground.settings = Settings(broker_url=SecretStr("redis://h"), state_dir=tmp_path)
+    assert ground.settings.secrets == {"broker_password"}
+    assert verdicts(own.secrets(ground.site)) == {"secrets": OK}
+    missing = tmp_path / "none"
+    target = {"default": {"url": "https://h/x", "secret_file": str(missing)}}
+    ground.settings = Settings.model_validate({"broker_url": "redis://h", "callbacks": target})
+    found = made(own.secrets(ground.site))
+    assert found["secrets"].verdict is FAIL
+    assert str(missing) in found["secrets"].said
 
 
 def test_a_database_of_another_version(ground: Ground, tmp_path: Path) -> None:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from kombu.utils.url import parse_url
 from pydantic import ValidationError
+from sqlalchemy.engine import make_url
 
 from changeover.models.errors import Invalid
+from changeover.worker import secret_files
 from changeover.worker import settings as module
-from changeover.worker.settings import BROKERS, Settings, config_file, load_settings
+from changeover.worker.settings import (
+    BROKERS,
+    Settings,
+    as_environment,
+    config_file,
+    load_settings,
+    source_of,
+    unknown,
+)
 
 PASSWORD = "hunter2"  # noqa: S105 - a made-up one
 
@@ -23,6 +36,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.upper().startswith("CHANGEOVER_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(secret_files, "DIRECTORY", tmp_path / "none")
     monkeypatch.setattr(module, "FILES", (tmp_path / "none.toml", tmp_path / "nor.toml"))
 
 
@@ -285,3 +299,178 @@ def test_a_broker_of_an_unknown_kind_is_refused_without_its_password(field: str,
 @pytest.mark.parametrize("scheme", BROKERS)
 def test_brokers_of_known_kinds_are_taken(scheme: str) -> None:
     assert load_settings(broker_url=f"{scheme}://h/1").broker_url is not None
+
+
+# ---------------------------------------------------------------- secret files
+
+
+@pytest.fixture
+def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    directory = tmp_path / "secrets"
+    directory.mkdir()
+    monkeypatch.setenv("CHANGEOVER_SECRETS_DIR", str(directory))
+    return directory
+
+
+def test_secret_files_win_over_the_file_and_lose_to_the_environment(
+    tmp_path: Path, secrets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrote(tmp_path / "c.toml", "host = 'file'\nseed = 1\nmax_attempts = 1\n", monkeypatch)
+    (secrets / "changeover_host").write_text("secret\n")
+    (secrets / "CHANGEOVER_SEED").write_text(" 2 ")
+    monkeypatch.setenv("CHANGEOVER_SEED", "3")
+    settings = load_settings()
+    assert (settings.host, settings.seed, settings.max_attempts) == ("secret", 3, 1)
+    told = {name: source_of(name) for name in ("host", "seed", "max_attempts", "log_level")}
+    assert told == {
+        "host": str(secrets / "changeover_host"),
+        "seed": "environment",
+        "max_attempts": str(tmp_path / "c.toml"),
+        "log_level": "default",
+    }
+
+
+def test_what_else_lies_there_is_left_alone(secrets: Path) -> None:
+    (secrets / "tls.key").write_bytes(b"\xff\x00")
+    (secrets / "host").write_text("not ours")
+    (secrets / "kubernetes.io").mkdir()
+    (secrets / "dangling").symlink_to("/nonexistent/file")
+    (secrets / "changeover_databse_url").write_text("x")
+    assert load_settings() == Settings()
+    assert load_settings().host is None
+    assert unknown() == {str(secrets / "changeover_databse_url"): "CHANGEOVER_DATABASE_URL"}
+
+
+def test_as_kubernetes_lays_them_out(secrets: Path) -> None:
+    (secrets / "..2026").mkdir()
+    (secrets / "..2026" / "changeover_host").write_text("h")
+    (secrets / "..data").symlink_to("..2026")
+    (secrets / "changeover_host").symlink_to("..data/changeover_host")
+    assert load_settings().host == "h"
+
+
+def test_the_usual_directory_is_taken_where_it_can_be_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secret_files, "DIRECTORY", tmp_path / "run")
+    assert load_settings().host is None
+    (tmp_path / "run").write_text("no directory")
+    assert load_settings().host is None
+    (tmp_path / "run").unlink()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "changeover_host").write_text("h")
+    assert load_settings().host == "h"
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert load_settings().host is None
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: path.write_bytes(b"\xff"), "{path}: is no UTF-8 text"),
+        (lambda path: path.write_text(""), "{path}: database_password: .*at least 1"),
+        (lambda path: path.mkdir(), ".*{path}.* found a directory instead"),
+        (os.mkfifo, ".*{path}.* instead"),
+        (lambda path: path.symlink_to(__file__), ".*{path}.* resolves outside of"),
+        (lambda path: path.symlink_to(path), ".*{path}.*"),
+    ],
+)
+def test_a_secret_file_that_cannot_be_taken_is_named(
+    secrets: Path, make: Callable[[Path], object], said: str
+) -> None:
+    path = secrets / "changeover_database_password"
+    make(path)
+    (secrets / "changeover_database_url").write_text("postgresql://u@h/d")
+    with pytest.raises(Invalid, match=f"^{said.format(path=path)}"):
+        load_settings()
+
+
+def test_a_secret_file_that_may_not_be_read_is_named(
+    secrets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    (secrets / "changeover_host").write_text("h")
+    monkeypatch.setattr(Path, "read_text", refuse)  # root may read all
+    with pytest.raises(Invalid, match=r"changeover_host: Permission denied$"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["nowhere", "file"])
+def test_a_named_directory_that_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CHANGEOVER_SECRETS_DIR", str(tmp_path / name))
+    with pytest.raises(Invalid, match=rf"{name}: .*\(named by CHANGEOVER_SECRETS_DIR\)"):
+        load_settings()
+
+
+def test_tables_in_secret_files_are_json(secrets: Path) -> None:
+    path = secrets / "changeover_callbacks"
+    path.write_text(f'{{"default": {{"url": "https://h/x", "secret": "{PASSWORD * 3}"}}}}')
+    assert load_settings().callback_target("any") == "default"
+    path.write_text(f'{{"{PASSWORD}')
+    with pytest.raises(Invalid, match=f"^{secrets}: .*callbacks") as caught:
+        load_settings()
+    assert PASSWORD not in caught.value.message
+
+
+ODD = "a/b:c@d?e#f;g%20 h+ü"
+
+
+@pytest.mark.parametrize(
+    ("url", "user"),
+    [
+        ("redis://h:1/0", None),
+        ("rediss://u@h:1/0", "u"),
+        ("amqp://u@h:5672//", "u"),
+        ("amqp://u@h1//;amqp://u@h2//", "u"),
+    ],
+)
+def test_a_password_of_any_characters_reaches_the_broker(url: str, user: str | None) -> None:
+    settings = load_settings(notification_url=url, notification_password=ODD)
+    assert settings.notifications is not None
+    for one in settings.notifications.split(";"):
+        parsed = parse_url(one)
+        assert (parsed["userid"], parsed["password"]) == (user, ODD)
+    assert settings.notifications.count("h") == url.count("h") + settings.notifications.count(
+        "%20h"
+    )
+    assert load_settings(broker_url=url, broker_password=ODD).broker == settings.notifications
+
+
+@pytest.mark.parametrize("url", ["postgresql://u@h:5432/d?sslmode=require", "postgresql://u@/d"])
+def test_a_password_of_any_characters_reaches_the_database(url: str) -> None:
+    settings = load_settings(database_url=url, database_password=ODD)
+    parsed = make_url(settings.database)
+    assert parsed == make_url(url).set(password=ODD)
+    assert ODD not in repr(settings)
+    assert settings.secrets == {"database_password"}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "database_password: there is no database_url"),
+        ({"database_url": "postgresql://u:other@h/d"}, "has a password of its own"),
+        ({"database_url": "sqlite:////d.sqlite"}, "names no server"),
+        ({"broker_url": "redis:///0", "broker_password": ODD}, "broker_url names no server"),
+    ],
+)
+def test_a_password_without_a_place_is_refused(given: dict[str, str], said: str) -> None:
+    with pytest.raises(Invalid, match=said):
+        load_settings(**{"database_password": ODD, **given})
+
+
+def test_secrets_in_files_do_not_get_into_the_environment(
+    secrets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (secrets / "changeover_database_password").write_text(PASSWORD)
+    monkeypatch.setenv("CHANGEOVER_DATABASE_URL", "postgresql://u@h/d")
+    env = as_environment(load_settings())
+    assert env["CHANGEOVER_DATABASE_URL"] == "postgresql://u@h/d"
+    assert PASSWORD not in str(env)
+    monkeypatch.setenv("CHANGEOVER_DATABASE_PASSWORD", ODD)
+    assert as_environment(load_settings())["CHANGEOVER_DATABASE_PASSWORD"] == ODD
