@@ -71,6 +71,7 @@ def test_two_works_are_paused(scenario: Scenario, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not LONG, reason="the long run: CHANGEOVER_LONG=1")
+@pytest.mark.timeout(0)  # tens of minutes each
 @pytest.mark.parametrize("seconds", [0.0, 25.0], ids=["a moment", "longer than a lease"])
 @pytest.mark.parametrize("scenario", PAIRS, ids=lambda s: s.name)
 def test_two_works_are_paused_everywhere(
