@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,7 +20,8 @@ from uuid import uuid4
 import psycopg
 import pytest
 from harness import judge
-from harness.client import Cards, Changeover, Cloud, eventually
+from harness.catalogs import catalog_of_rules
+from harness.client import Cards, Changeover, Cloud, command, environment, eventually
 from harness.deployment import deployed
 from harness.identity import give_trust
 from harness.install import FOLDER, TREE
@@ -30,6 +32,8 @@ from openstack.connection import Connection
 from psycopg import sql
 
 from changeover.worker import flock
+from changeover.worker.adapters.clock import SystemClock
+from changeover.worker.adapters.servers_nova import NovaServers
 from changeover.worker.embedded.child import start_child
 
 START_SECONDS = 1500.0
@@ -149,6 +153,36 @@ def providers(admin: Connection) -> Iterator[Providers]:
     yield made
     sweep(admin)
     made.remove()
+
+
+@pytest.fixture
+def nova(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[NovaServers]:
+    """Nova as Changeover uses it."""
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(cloud.clouds_yaml))
+    made = NovaServers.from_cloud("poolmgr", SystemClock(), longest_request_seconds=60.0)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def doctor(
+    cloud: Cloud, cards: Cards, tmp_path: Path
+) -> Callable[[Path], subprocess.CompletedProcess[str]]:
+    """Runs ``doctor --json`` as the user that a clouds.yaml names, with a catalog for all cards."""
+
+    def ask(clouds: Path) -> subprocess.CompletedProcess[str]:
+        catalog = tmp_path / "catalog.yaml"
+        catalog.write_text(
+            json.dumps(catalog_of_rules(cards, "EXAMINED", all={"source": "cyborg"}))
+        )
+        env = environment(cloud, tmp_path, catalog=catalog, request_timeout_seconds=60.0)
+        env["OS_CLIENT_CONFIG_FILE"] = str(clouds)
+        return subprocess.run(
+            [command(), "doctor", "--json"],
+            env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+
+    return ask
 
 
 @pytest.fixture

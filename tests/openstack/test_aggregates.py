@@ -10,17 +10,14 @@ from uuid import uuid4
 
 import pytest
 from harness.client import COMPUTE, Cloud, eventually
-from harness.servers import Servers, sweep
+from harness.servers import NOWHERE, Servers, sweep
 from openstack.connection import Connection
 
+from changeover.models.placement import ResourceRequest
 from changeover.policies.aggregates import within
 from changeover.policies.request import request_of_spec
-from changeover.worker.adapters.clock import SystemClock
 from changeover.worker.adapters.placement_http import HttpPlacement
 from changeover.worker.adapters.servers_nova import NovaServers
-
-NOWHERE = {"trait:HW_CPU_X86_AVX512F": "required"}
-"""A trait that Placement knows, and that no host here has."""
 
 Aggregate = Callable[..., str]
 
@@ -56,14 +53,6 @@ def aggregate(admin: Connection) -> Iterator[Aggregate]:
 
 
 @pytest.fixture
-def nova(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[NovaServers]:
-    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(cloud.clouds_yaml))
-    made = NovaServers.from_cloud("poolmgr", SystemClock(), longest_request_seconds=60.0)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def placement(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpPlacement]:
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(cloud.clouds_yaml))
     made = HttpPlacement.from_cloud("poolmgr")
@@ -82,6 +71,14 @@ def queries(cloud: Cloud) -> list[set[tuple[str, frozenset[str]]]]:
         }
         for path in re.findall(r'"GET (/allocation_candidates\?\S+)"', log)
     ]
+
+
+def as_asked(nova: NovaServers, uuid: str) -> ResourceRequest:
+    """What the scheduler asks of Placement for a server, as Changeover works it out."""
+    spec = nova.asked(uuid)
+    assert spec is not None
+    request = request_of_spec(spec).request
+    return within(request, nova.aggregates(), project=spec.project_id, isolating=True)
 
 
 def test_what_the_scheduler_asks(
@@ -109,11 +106,7 @@ def test_what_the_scheduler_asks(
     kept_to = {part.removeprefix("in:") for key, parts in theirs for part in parts
                if key == "member_of" and len(parts) == 2}  # fmt: skip
     assert kept_to == {one, two}
-    spec = nova.asked(uuid)
-    assert spec is not None
-    request = request_of_spec(spec).request
-    asked = within(request, nova.aggregates(), project=mine, isolating=True)
-    assert not placement.candidates(asked, 1000).candidates
+    assert not placement.candidates(as_asked(nova, uuid), 1000).candidates
     ours = eventually(lambda: queries(cloud)[before + 1 :])
     assert ours == [theirs]
 
@@ -132,9 +125,5 @@ def test_where_the_scheduler_goes(
     hosts = {servers.settles(servers.boot(alice, flavor))["OS-EXT-SRV-ATTR:host"] for _ in "123"}
     assert hosts == {"cmp2"}
     uuid = servers.boot(alice, flavor)
-    spec = nova.asked(uuid)
-    assert spec is not None
-    request = request_of_spec(spec).request
-    asked = within(request, nova.aggregates(), project=mine, isolating=True)
-    roots = placement.candidates(asked, 1000).roots
+    roots = placement.candidates(as_asked(nova, uuid), 1000).roots
     assert {p.name for p in placement.providers() if p.uuid in roots} == hosts

@@ -5,28 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from harness.catalogs import catalog_of_rules
 from harness.client import Cards, Changeover, eventually
 from harness.providers import Providers
-
-
-def catalog(cards: Cards, *functions: str, **discover: dict[str, Any]) -> dict[str, Any]:
-    """A catalog without any device: rules find them."""
-    made = {}
-    for function in functions:
-        image, sha256 = cards.bitstream(function)
-        made[function.lower()] = {
-            "traits": [f"CUSTOM_FPGA_FUNCTION_{function}"],
-            "resource_class": "FPGA",
-            "artifact": {"image": image, "sha256": sha256},
-            "fits": {"simcard": 1},
-            "seconds": 1,
-        }
-    return {
-        "programmers": {"cyborg": {"kind": "cyborg"}},
-        "models": {"simcard": {"programmer": "cyborg"}},
-        "functions": made,
-        "discover": discover,
-    }
 
 
 def test_deployables_are_found_with_their_providers_and_addresses(
@@ -35,7 +16,7 @@ def test_deployables_are_found_with_their_providers_and_addresses(
     rule = {"source": "cyborg", "model": "simcard", "names": ["*_simcard_*"]}
     both = {"model": "simcard", "names": ["cmp2_found_*"]}
     deployment = changeover(
-        catalog(cards, "FOUND", all=rule, one=both, two=both), refresh_seconds=5.0
+        catalog_of_rules(cards, "FOUND", all=rule, one=both, two=both), refresh_seconds=5.0
     )
     found = {row["name"]: row for row in deployment.says("devices")}
     expected = {

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from harness.client import Cards, Changeover, Cloud, command, environment, eventually
-from test_discovery import catalog
-
-
-def examined(told: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
-    """The checks by id."""
-    assert told.returncode in {0, 3}, told.stdout + told.stderr
-    return {check["id"]: check for check in json.loads(told.stdout)}
+from harness.catalogs import catalog_of_rules
+from harness.client import Cards, Changeover, checks, eventually
 
 
 def test_a_deployment_that_is_set_up(cards: Cards, changeover: Callable[..., Changeover]) -> None:
     rule = {"source": "cyborg", "model": "simcard", "names": ["*_simcard_*"]}
-    deployment = changeover(catalog(cards, "DOCTOR", all=rule), request_timeout_seconds=60.0)
+    deployment = changeover(
+        catalog_of_rules(cards, "DOCTOR", all=rule), request_timeout_seconds=60.0
+    )
     eventually(lambda: deployment.run("alive", "beat").returncode == 0)
-    found = examined(deployment.run("doctor", "--json"))
+    found = checks(deployment.run("doctor", "--json"))
     failed = {name: check["said"] for name, check in found.items() if check["verdict"] == "fail"}
     # Other tests' failed servers were told to other deployments, or to none.
     failed.pop("notifications.arrive", None)
@@ -47,22 +41,13 @@ def test_a_deployment_that_is_set_up(cards: Cards, changeover: Callable[..., Cha
     ids=["reader", "service", "both"],
 )
 def test_the_roles_that_docs_openstack_names(
-    cloud: Cloud,
-    cards: Cards,
+    doctor: Callable[[Path], subprocess.CompletedProcess[str]],
     user_with: Callable[..., Path],
-    tmp_path: Path,
     roles: tuple[str, ...],
     may: set[str],
 ) -> None:
-    path = tmp_path / "catalog.yaml"
-    path.write_text(json.dumps(catalog(cards, "ROLES", all={"source": "cyborg"})))
-    env = environment(cloud, tmp_path, catalog=path, request_timeout_seconds=60.0)
-    env["OS_CLIENT_CONFIG_FILE"] = str(user_with(*roles))
-    told = subprocess.run(
-        [command(), "doctor", "--json"],
-        env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    found = examined(told)
+    told = doctor(user_with(*roles))
+    found = checks(told)
     asked = ("placement.reads", "placement.writes", "nova.lists_servers", "glance", "cyborg",
              "cyborg.programs")  # fmt: skip
     assert {name for name in asked if found[name]["verdict"] == "ok"} == may

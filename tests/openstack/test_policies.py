@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import time
@@ -12,21 +11,17 @@ from uuid import uuid4
 
 import openstack
 import pytest
-from harness.client import Cards, Cloud, command, environment, eventually
+from harness.client import Cloud, checks, eventually
 from harness.identity import give_trust
 from harness.install import TREE
-from harness.servers import Servers
+from harness.servers import NOWHERE, Servers
 from openstack.connection import Connection
-from test_discovery import catalog
 
 from changeover.models.errors import AskOperator
 from changeover.worker.adapters.clock import SystemClock
 from changeover.worker.adapters.servers_nova import NovaServers
 from changeover.worker.adapters.service_http import Timeouts
 from changeover.worker.ports.servers import Authority, ServerStatus
-
-NOWHERE = {"trait:HW_CPU_X86_AVX512F": "required"}
-"""A trait that Placement knows, and that no host here has."""
 
 ROLES = ("service", "reader")
 
@@ -62,17 +57,9 @@ def least(user_with: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> It
 
 @pytest.mark.usefixtures("policies")
 def test_the_doctor_finds_nothing_missing(
-    cloud: Cloud, cards: Cards, user_with: Callable[..., Path], tmp_path: Path
+    doctor: Callable[[Path], subprocess.CompletedProcess[str]], user_with: Callable[..., Path]
 ) -> None:
-    path = tmp_path / "catalog.yaml"
-    path.write_text(json.dumps(catalog(cards, "POLICIES", all={"source": "cyborg"})))
-    env = environment(cloud, tmp_path, catalog=path, request_timeout_seconds=60.0)
-    env["OS_CLIENT_CONFIG_FILE"] = str(user_with(*ROLES))
-    told = subprocess.run(
-        [command(), "doctor", "--json"],
-        env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    found = {check["id"]: check for check in json.loads(told.stdout)}
+    found = checks(doctor(user_with(*ROLES)))
     asked = ("placement.reads", "placement.writes", "nova.lists_servers", "nova.finds_servers",
              "nova.services", "nova.aggregates", "glance", "cyborg", "cyborg.programs")  # fmt: skip
     assert {name: found[name]["verdict"] for name in asked} == dict.fromkeys(asked, "ok")

@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 from harness.client import COMPUTE, Cloud, eventually
 from harness.identity import give_trust
+from harness.servers import NOWHERE
 from harness.servers import Servers as Booted
 from kombu import Connection as Kombu
 from openstack.connection import Connection
@@ -20,7 +21,6 @@ from openstack.connection import Connection
 from changeover.models.errors import AskOperator, Invalid, QuotaExceeded
 from changeover.models.notification import Notification, SchedulingBegan, parse_notification
 from changeover.worker.adapters import servers_nova
-from changeover.worker.adapters.clock import SystemClock
 from changeover.worker.adapters.servers_nova import NovaServers
 from changeover.worker.listener import notification_queue
 from changeover.worker.ports.servers import (
@@ -33,17 +33,6 @@ from changeover.worker.ports.servers import (
     request_id_of,
 )
 from changeover.worker.settings import Settings
-
-NOWHERE = {"trait:HW_CPU_X86_AVX512F": "required"}
-"""A trait that Placement knows, and that no host here has."""
-
-
-@pytest.fixture
-def nova(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[NovaServers]:
-    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(cloud.state / "clouds.yaml"))
-    made = NovaServers.from_cloud("poolmgr", SystemClock(), longest_request_seconds=60.0)
-    yield made
-    made.close()
 
 
 def new_marker() -> str:

@@ -61,3 +61,23 @@ class CardCatalog:
                 },
             },
         }
+
+
+def catalog_of_rules(cards: Cards, *functions: str, **discover: dict[str, Any]) -> dict[str, Any]:
+    """A catalog without any device: rules find them."""
+    made = {}
+    for function in functions:
+        image, sha256 = cards.bitstream(function)
+        made[function.lower()] = {
+            "traits": [f"CUSTOM_FPGA_FUNCTION_{function}"],
+            "resource_class": "FPGA",
+            "artifact": {"image": image, "sha256": sha256},
+            "fits": {"simcard": 1},
+            "seconds": 1,
+        }
+    return {
+        "programmers": {"cyborg": {"kind": "cyborg"}},
+        "models": {"simcard": {"programmer": "cyborg"}},
+        "functions": made,
+        "discover": discover,
+    }

@@ -315,6 +315,12 @@ class Changeover:
         eventually(look)
 
 
+def checks(told: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
+    """What ``doctor --json`` found, by the checks' ids."""
+    assert told.returncode in {0, 3}, told.stdout + told.stderr
+    return {check["id"]: check for check in json.loads(told.stdout)}
+
+
 def command() -> Path:
     """The installed ``changeover``."""
     return Path(sys.executable).with_name("changeover")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 from harness.client import COMPUTE, eventually
 from openstack.connection import Connection
+
+NOWHERE: Final = {"trait:HW_CPU_X86_AVX512F": "required"}
+"""Extra specs of a flavor that no host here can take: a trait that Placement knows all the same."""
 
 
 @dataclass
