@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
@@ -38,6 +39,11 @@ class Workload:
     program_seconds: float
     patience: float
     name: str
+
+    def beyond(self) -> dict[str, int]:
+        """Boots that need more than the whole fleet could ever offer, by function."""
+        most = {name: self.fleet.most(name) for name in {boot.function for boot in self.boots}}
+        return dict(Counter(b.function for b in self.boots if b.slots > most[b.function]))
 
 
 def from_files(events: Path, fleet: Path, *, program_seconds: float, patience: float) -> Workload:
@@ -101,7 +107,9 @@ def backtest(
             for name, (scored, result) in runs.items()
         }
         plotting.draw(plot, drawn, title)
-    _show(out, workload, {name: _facts(name, scored) for name, (scored, _) in runs.items()})
+    beyond = sum(workload.beyond().values())
+    facts = {name: _facts(name, scored, beyond) for name, (scored, _) in runs.items()}
+    _show(out, workload, facts)
     if plot is not None and not out.as_json:
         out.line(f"drawn: {plot}")
 
@@ -175,7 +183,7 @@ def _write(journal: Path, lines: Iterable[str], mode: str = "w") -> None:
         raise Invalid(f"--journal {journal}: cannot be written: {exc}") from exc
 
 
-def _facts(policy: str, result: Score) -> dict[str, Any]:
+def _facts(policy: str, result: Score, beyond: int) -> dict[str, Any]:
     return {
         "policy": policy,
         "scored": result.scored,
@@ -186,7 +194,23 @@ def _facts(policy: str, result: Score) -> dict[str, Any]:
         "programs": result.programs,
         "wasted_programs": result.wasted_programs,
         "wait_mean": result.wait_mean,
+        "beyond_fleet": beyond,
     }
+
+
+def _doubts(workload: Workload, scored: int) -> Iterator[str]:
+    """Why the figures may not say what they seem to."""
+    from changeover.console.preview import some
+    from changeover.policies.backtest.score import ACQUAINTANCE_SECONDS, WARM_UP
+
+    if beyond := workload.beyond():
+        named = some([f"{name} ({count})" for name, count in sorted(beyond.items())])
+        yield f"the whole fleet could never serve {sum(beyond.values())} boots: {named}"
+    if not scored:
+        yield (
+            f"no boot is scored: none came after the first {100 * WARM_UP:g} % and more than "
+            f"{ACQUAINTANCE_SECONDS:g} s after the first of its function"
+        )
 
 
 def _show(out: Output, workload: Workload, runs: dict[str, dict[str, Any]]) -> None:
@@ -200,6 +224,8 @@ def _show(out: Output, workload: Workload, runs: dict[str, dict[str, Any]]) -> N
         f"{len(workload.fleet.devices)} devices, {workload.program_seconds:g} s to program, "
         f"patience {workload.patience:g} s"
     )
+    for line in _doubts(workload, scored):
+        out.line(line)
     columns = [
         Column("policy", "policy"),
         Column("failures", "failed at first try", right=True),

@@ -34,7 +34,7 @@ class Commands(TyperGroup):
 
         def run() -> Any:
             _require_text(words)
-            return super(Commands, self).main(
+            answered = super(Commands, self).main(
                 words,
                 prog_name,
                 complete_var,
@@ -42,6 +42,9 @@ class Commands(TyperGroup):
                 windows_expand_args=windows_expand_args,
                 **extra,
             )
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here a full disk can still be told
+            return answered
 
         status = _guarded(run, as_json="--json" in words)
         if standalone_mode:
@@ -63,6 +66,7 @@ def _require_text(words: Sequence[str]) -> None:
 def _guarded(run: Callable[[], Any], *, as_json: bool) -> int:
     from changeover.models.errors import ChangeoverError
 
+    stdout = sys.stdout
     try:
         answered = run()
     except ChangeoverError as exc:
@@ -77,18 +81,29 @@ def _guarded(run: Callable[[], Any], *, as_json: bool) -> int:
     except typer.TyperException as exc:  # wrong usage
         return _wrong_usage(exc, as_json=as_json)
     except BrokenPipeError:
-        # Whoever read our output (head, less) has gone: nothing is left to say, to anybody.
-        sys.stdout = None
-        return 0
-    except Exception as exc:
-        from changeover.console.failures import TRY_AGAIN, database_error, say
-
-        message = database_error(exc)
-        if message is None:
+        return _nobody_reads()
+    except SystemExit:
+        if sys.stdout is stdout:
             raise
-        say(message, kind="DatabaseError", status=TRY_AGAIN, as_json=as_json)
-        return TRY_AGAIN
+        return _nobody_reads()  # Typer has found out, and put something else in the place of both
+    except Exception as exc:
+        from changeover.console.failures import foreign, say
+
+        foreseen = foreign(exc)
+        if foreseen is None:
+            raise
+        if isinstance(exc, OSError):
+            sys.stdout = None  # what it still holds cannot be written either
+        message, status = foreseen
+        say(message, kind=type(exc).__name__, status=status, as_json=as_json)
+        return status
     return answered if isinstance(answered, int) else 0
+
+
+def _nobody_reads() -> int:
+    """Whoever read our output (head, less) has gone: nothing is left to say, to anybody."""
+    sys.stdout = None
+    return 0
 
 
 def _wrong_usage(error: typer.TyperException, *, as_json: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from typing import Final
@@ -49,6 +50,20 @@ def say(message: str, *, kind: str, status: int, as_json: bool) -> None:
         lines = message.splitlines() or [kind]
         text = "\n".join(clean(line) for line in [f"error: {lines[0]}", *lines[1:]])
     print(text, file=sys.stderr)
+
+
+BEYOND_US: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+)
+"""What a disk or a directory may answer at any time, and only a person can change."""
+
+
+def foreign(error: Exception) -> tuple[str, int] | None:
+    """Message and exit status for an error of the system or the database; ``None``: a defect."""
+    if isinstance(error, OSError) and error.errno in BEYOND_US:
+        return f"{error.filename or 'what was to be written'}: {error.strerror}", ASK_OPERATOR
+    said = database_error(error)
+    return None if said is None else (said, TRY_AGAIN)
 
 
 def database_error(error: Exception) -> str | None:

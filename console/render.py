@@ -122,9 +122,7 @@ class Output:
         used = [i for i, _ in enumerate(columns) if any(line[i] != "-" for line in cells)]
         kept = [columns[i] for i in used]
         cells = [[line[i] for i in used] for line in cells]
-        if sys.stdout.isatty():
-            _rich_table(kept, cells)
-        else:
+        if sys.stdout is None or not sys.stdout.isatty() or not _rich_table(kept, cells):
             self._print("\n".join(_aligned(kept, cells)))
 
     def facts(self, title: str, facts: Mapping[str, Any]) -> None:
@@ -172,18 +170,35 @@ def _aligned(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> list[
     ]
 
 
-def _rich_table(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> None:
+FOLDED = 24
+"""Characters: text that is longer may go on in a line below, names and numbers do not."""
+
+
+def _rich_table(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> bool:
+    """Print a table as wide as the terminal; ``False`` where that is too narrow for one."""
     from rich.box import SIMPLE_HEAD
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(highlight=False)
+    titles = [column.title for column in columns]
+    widths = [max(map(cell_len, column)) for column in zip(titles, *cells, strict=True)]
+    if sum(min(width, FOLDED) for width in widths) + 3 * len(widths) > console.width:
+        return False
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in columns:
-        table.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
+    for column, width in zip(columns, widths, strict=True):
+        table.add_column(
+            column.title,
+            justify="right" if column.right else "left",
+            overflow="fold",
+            no_wrap=width <= FOLDED,
+        )
     for line in cells:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in line))
-    Console(highlight=False).print(table)
+    console.print(table)
+    return True
 
 
 _STYLES = {

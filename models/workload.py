@@ -39,6 +39,16 @@ class RecordedFleet:
     slots: tuple[tuple[int, ...], ...]
     """`slots[device][function]`; 0 where the device cannot be programmed with the function."""
 
+    def most(self, function: str) -> int:
+        """The slots that all devices together would yield for a function; 0 for one unknown."""
+        if function not in self.functions:
+            return 0
+        column = self.functions.index(function)
+        return sum(row[column] for row in self.slots)
+
+
+MOST_SLOTS = 1_000_000
+"""Of one device or boot: what is more is no number of slots."""
 
 _EVENT_COLUMNS = ("arrival_s", "duration_s", "function", "slots")
 
@@ -105,7 +115,7 @@ class _Row:
             value = int(text)
         except ValueError:
             value = -1
-        if value < 0:
+        if not 0 <= value <= MOST_SLOTS:
             raise WorkloadError(f"{self.place}: {column} is no number of slots: {text!r}")
         return value
 
@@ -115,6 +125,8 @@ def _rows(what: str, reader: csv.DictReader[str], columns: Iterable[str]) -> Ite
         missing = [name for name in columns if name not in (reader.fieldnames or ())]
         if missing:
             raise WorkloadError(f"{what}: the first line lacks the column {missing[0]!r}")
+        if twice := [name for name in columns if (reader.fieldnames or []).count(name) > 1]:
+            raise WorkloadError(f"{what}: the first line has the column {twice[0]!r} twice")
         for values in reader:
             row = _Row(f"{what}, line {reader.line_num}", values)
             if None in values:

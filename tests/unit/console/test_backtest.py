@@ -123,6 +123,42 @@ def test_files_of_spreadsheets_are_read_and_broken_ones_named(tell: Teller, tmp_
         assert "events.csv.gz: cannot be read" in said
 
 
+HEAD = "arrival_s,duration_s,function,slots,project,priority\n"
+
+
+@pytest.mark.parametrize(
+    ("events", "fleet", "said"),
+    [
+        (f"{HEAD}0,1,a,9999999,p,1\n", "device,a\nd0,1\n", "line 2: slots is no number of slots"),
+        (f"{HEAD}0,1,a,1,p,1\n", f"device,a\nd0,{10**19}\n", "line 2: a is no number of slots"),
+        (f"slots,{HEAD}1,0,1,a,1,p,1\n", "device,a\nd0,1\n", "the column 'slots' twice"),
+    ],
+)
+def test_numbers_and_columns_that_cannot_be_meant(
+    tell: Teller, tmp_path: Path, events: str, fleet: str, said: str
+) -> None:
+    (tmp_path / "e.csv").write_text(events)
+    (tmp_path / "f.csv").write_text(fleet)
+    files = ("--events", str(tmp_path / "e.csv"), "--fleet", str(tmp_path / "f.csv"))
+    told = tell("backtest", *files, "--program-seconds", "10", "--patience", "60")
+    assert told.status == 2
+    assert said in told.err
+
+
+def test_what_makes_the_figures_doubtful_is_said(tell: Teller, tmp_path: Path) -> None:
+    (tmp_path / "e.csv").write_text(f"{HEAD}0,1,b,4,p,1\n1,1,b,5,p,1\n2,1,a,1,p,1\n3,1,x,1,p,1\n")
+    (tmp_path / "f.csv").write_text("device,a,b\nd0,1,2\nd1,0,2\n")
+    files = ("--events", str(tmp_path / "e.csv"), "--fleet", str(tmp_path / "f.csv"))
+    words = ("backtest", *files, "--program-seconds", "10", "--patience", "60")
+    told = tell(*words)
+    assert "the whole fleet could never serve 2 boots: b (1), x (1)\n" in told.out
+    assert "no boot is scored" in told.out
+    assert (tell(*words, "--json").json["beyond_fleet"], told.status) == (2, 0)
+    good = tell("backtest", *FILES, "--policy", "reactive")
+    assert "never serve" not in good.out
+    assert "no boot is scored" not in good.out
+
+
 def _beside_a_terminal(*words: str) -> tuple[int, bytes, str]:
     """Status, standard output to a pipe, and what a person sees on a terminal meanwhile."""
     pty = pytest.importorskip("pty")

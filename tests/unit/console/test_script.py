@@ -75,8 +75,42 @@ def test_a_reader_that_goes_away_is_no_error(home: Home) -> None:
         check=False,
         env={**os.environ, **home.env},
     )
-    assert told.stderr == ""
+    assert (told.returncode, told.stderr) == (0, "")
     assert told.stdout.startswith("WHEN")
+
+
+@pytest.mark.parametrize("words", [["devices"], ["--help"]])
+def test_nobody_reads_at_all(home: Home, words: list[str]) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    told = subprocess.run(
+        [SCRIPT, *words],
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        check=False,
+        env={**os.environ, **home.env},
+    )
+    os.close(theirs)
+    assert (told.returncode, told.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        ("devices >/dev/full", 3, "error: what was to be written: No space left on device\n"),
+        ("--help >/dev/full", 3, "error: what was to be written: No space left on device\n"),
+        ("devices >&-", 0, ""),
+    ],
+)
+def test_output_that_cannot_be_written(home: Home, command: str, status: int, said: str) -> None:
+    told = subprocess.run(
+        ["sh", "-c", f"{SCRIPT} {command}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **home.env},
+    )
+    assert (told.returncode, told.stderr) == (status, said)
 
 
 def test_a_database_that_is_not_there_is_not_made_by_looking(home: Home) -> None:
