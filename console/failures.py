@@ -59,8 +59,8 @@ BEYOND_US: Final = frozenset(
 
 
 def foreign(error: Exception) -> tuple[str, int] | None:
-    """Message and exit status for an error of the system or the database; ``None``: a defect."""
-    if isinstance(error, OSError) and error.errno in BEYOND_US:
+    """Message and exit status for an error of a file or the database; ``None``: a defect."""
+    if isinstance(error, OSError) and (error.errno in BEYOND_US or error.filename is not None):
         return f"{error.filename or 'what was to be written'}: {error.strerror}", ASK_OPERATOR
     said = database_error(error)
     return None if said is None else (said, TRY_AGAIN)
@@ -68,6 +68,8 @@ def foreign(error: Exception) -> tuple[str, int] | None:
 
 def database_error(error: Exception) -> str | None:
     """A message for what the database's driver raises itself, if that is what it is."""
+    if type(error).__module__ == "sqlite3":
+        return f"a file of the simulated cloud answers: {error}: check that its disk has room"
     if not type(error).__module__.startswith("sqlalchemy."):
         return None
     said = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]

@@ -9,6 +9,7 @@ embedded broker, database, Placement and simulated cloud are used.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,6 +82,7 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         allow_inf_nan=False,
+        env_ignore_empty=True,  # what a template left empty is not set
         hide_input_in_errors=True,  # it may hold secrets
     )
 
@@ -325,6 +327,13 @@ class Settings(BaseSettings):
             raise ValueError(f"{name} names no server that it could be for")
         return password
 
+    @field_validator("placement_endpoint")
+    @classmethod
+    def _is_http(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", url):
+            raise ValueError("must be http://HOST:PORT, or https://")
+        return url
+
     @field_validator("notification_topics")
     @classmethod
     def _versioned_only(cls, topics: tuple[str, ...]) -> tuple[str, ...]:
@@ -519,8 +528,9 @@ def _source(loc: tuple[int | str, ...], explicit: Mapping[str, object], path: Pa
 
 
 def in_environment(name: str) -> bool:
-    """Whether an environment variable gives the setting."""
-    return any(key.upper() == f"{ENV_PREFIX}{name}".upper() for key in os.environ)
+    """Whether an environment variable gives the setting; an empty one counts as not set."""
+    wanted = f"{ENV_PREFIX}{name}".upper()
+    return any(key.upper() == wanted and value for key, value in os.environ.items())
 
 
 def as_environment(settings: Settings) -> dict[str, str]:

@@ -1506,6 +1506,23 @@ def test_a_connection_that_was_cut_is_unreachable_and_the_next_one_works(
     killer.dispose()
 
 
+def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'd.sqlite'}")
+    migrate.upgrade(database.url)
+    told = r"cannot be written \(database or disk is full\): .*room"
+    with pytest.raises(Busy, match=told), database.write() as tx:  # noqa: PT012 - see below
+        tx.connection.execute(text("PRAGMA max_page_count = 1"))
+        tx.switches.set("much", {"text": "x" * 1_000_000}, NOW)
+    database.dispose()
+
+
+def test_a_server_of_no_address_is_unreachable() -> None:
+    database = Database("postgresql://u@nosuch.invalid/d")
+    with pytest.raises(Unreachable, match="does not answer"), database.read():
+        pass
+    database.dispose()
+
+
 def test_a_server_that_is_gone_is_unreachable() -> None:
     with ExitStack() as stack:
         try:

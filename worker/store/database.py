@@ -145,6 +145,11 @@ class Database:
         except IntegrityError:
             raise
         except DBAPIError as exc:
+            if "unable to open database file" in str(exc.orig):
+                raise Unreachable(
+                    f"{self.engine.url.database}: {_first_line(exc)}: check that Changeover may "
+                    "write to it and to its directory, and that database_url is right"
+                ) from exc
             if exc.connection_invalidated or _lost(exc):
                 raise Unreachable(
                     f"the database does not answer ({_first_line(exc)}): check that it runs and "
@@ -160,6 +165,11 @@ class Database:
                 raise AskOperator(
                     f"the database is not of this version ({exc.orig}): run `changeover db upgrade`"
                 ) from exc
+            if _not_written(exc):
+                raise Busy(
+                    f"the database cannot be written ({_first_line(exc)}): see to it that there is "
+                    "room on its disk, and that Changeover may write to its file and directory"
+                ) from exc
             if isinstance(exc, OperationalError):
                 raise Busy(f"the database is busy: {exc.orig}") from exc
             raise
@@ -172,7 +182,14 @@ class Database:
 def _lost(exc: DBAPIError) -> bool:
     text = str(exc.orig)
     return isinstance(exc, (OperationalError, InterfaceError)) and any(
-        sign in text for sign in ("connection", "server closed", "unable to open")
+        sign in text for sign in ("connection", "server closed", "host")
+    )
+
+
+def _not_written(exc: DBAPIError) -> bool:
+    text = str(exc.orig).lower()
+    return isinstance(exc, OperationalError) and any(
+        sign in text for sign in ("disk is full", "no space left", "readonly", "disk i/o error")
     )
 
 

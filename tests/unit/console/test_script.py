@@ -134,6 +134,7 @@ def test_a_database_that_is_not_there_is_not_made_by_looking(home: Home) -> None
         ({"CHANGEOVER_DATABASE_URL": "postgresql://u:hunter2@127.0.0.1:1/d"}, ["db", "upgrade"], 4,
          "the database does not answer"),
         ({"CHANGEOVER_DATABASE_URL": "sqlite:///catalog.yaml"}, ["status"], 3, "not a database"),
+        ({"CHANGEOVER_STATE_DIR": "/proc/nowhere"}, ["db", "upgrade"], 3, "/proc/nowhere: "),
         ({"CHANGEOVER_PLACEMENT_ENDPOINT": "http://127.0.0.1:1"}, ["plan"], 4,
          "Placement http://127.0.0.1:1 does not answer"),
         ({}, ["plan"], 4, "changeover up"),

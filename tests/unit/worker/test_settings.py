@@ -474,3 +474,20 @@ def test_secrets_in_files_do_not_get_into_the_environment(
     assert PASSWORD not in str(env)
     monkeypatch.setenv("CHANGEOVER_DATABASE_PASSWORD", ODD)
     assert as_environment(load_settings())["CHANGEOVER_DATABASE_PASSWORD"] == ODD
+
+
+def test_an_empty_variable_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = wrote(tmp_path / "c.toml", "host = 'file'\n", monkeypatch)
+    for name in ("STATE_DIR", "HOST", "SEED", "DATABASE_URL"):
+        monkeypatch.setenv(f"CHANGEOVER_{name}", "")
+    settings = load_settings()
+    assert settings.state_dir == tmp_path / "state" / "changeover"
+    assert (settings.host, settings.seed, settings.database_url) == ("file", 0, None)
+    assert source_of("host") == str(path)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "h:8778", "http://", "http://u:p@h", "ftp://h"])
+def test_an_endpoint_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(Invalid, match=r"placement_endpoint: must be http://HOST:PORT"):
+        load_settings(placement_endpoint=url)
+    assert load_settings(placement_endpoint="http://[::1]:1/placement").placement_endpoint
