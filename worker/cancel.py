@@ -10,7 +10,9 @@ from changeover.models.task import Task
 from changeover.worker.store import Tx
 
 
-def cancel_boot(tx: Tx, boot: Boot, reason: Reason, now: float) -> Boot:
+def cancel_boot(
+    tx: Tx, boot: Boot, reason: Reason, now: float, state: BootState = BootState.CANCELLED
+) -> Boot:
     """End a boot that is not being created, and the changeovers that only it wanted.
 
     Raises :class:`~changeover.models.errors.Refuse` if a create may have been sent: the server
@@ -20,7 +22,7 @@ def cancel_boot(tx: Tx, boot: Boot, reason: Reason, now: float) -> Boot:
     if boot.state in {BootState.CREATING, BootState.BUILDING}:
         raise Refuse(f"boot {boot.id} is {boot.state}: too late to cancel it", boot=boot.id)
     made_by = {p.changeover for p in tx.boots.promises(boot=boot.id) if p.changeover is not None}
-    cancelled = tx.boots.move(boot, BootState.CANCELLED, now, reason=reason)
+    cancelled = tx.boots.move(boot, state, now, reason=reason)
     for changeover_id in sorted(made_by):
         changeover = tx.changeovers.get(changeover_id)
         if changeover is None or changeover.kind != "boot":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import structlog
 
+from changeover.models.boot import BootPromise
 from changeover.models.catalog import Device
-from changeover.models.errors import Stale
+from changeover.models.errors import NotFound, Stale
 from changeover.policies.offer import class_of, fenced, is_fenced
 from changeover.worker.store import Tx
 from changeover.worker.world import World
@@ -35,6 +36,17 @@ class Opened:
         )
 
 
+def devices_of(world: World, promises: Iterable[BootPromise]) -> list[Device]:
+    """The devices of promises. What the catalog lost nobody can open: Nova will say so."""
+    found = []
+    for promise in promises:
+        try:
+            found.append(world.device(promise.device))
+        except NotFound as exc:
+            log.warning("slots.device_lost", why=exc.message, boot=promise.boot)
+    return found
+
+
 def open_slots(world: World, device: Device) -> None:
     """Make Placement reserve exactly the slots that are still held. Idempotent.
 
@@ -52,7 +64,12 @@ def offer_slots(world: World, device: Device) -> Opened | None:
     for _ in range(TRIES):
         # Placement first: a changeover that begins after its rows were read, or a promise that
         # is made then, changes the provider too, and the write below is void.
-        generation, inventories = world.placement.inventories(device.provider)
+        try:
+            generation, inventories = world.placement.inventories(device.provider)
+        except NotFound:
+            if world.is_there(device.provider):
+                raise
+            return None  # its slots are gone with it
         with world.database.read() as tx:
             record = tx.devices.get(device.provider)
             held = sum(p.slots for p in tx.boots.promises(device=device.provider) if p.held_until)

@@ -155,6 +155,7 @@ class Intake:
         about = Counter(n.server for n in told)
         ids = Counter(n.message_id for n in told)
         known = tx.boots.known_servers(about)
+        known |= tx.events.gone_of(about).keys()
         seen = tx.events.seen_of(ids)
         boots = {
             index: (failed, boot)
@@ -228,6 +229,9 @@ class Intake:
                 self._hurry(tx, known.id, now)
                 return Accepted("successor_failed", known.id)
             return Accepted("known", known.id)
+        gone = tx.events.gone_of([failed.server])
+        if failed.server in gone:  # told of late, or twice over another way: nobody waits for it
+            return Accepted("gone", gone[failed.server])
         boot = self._boot(failed)
         if not tx.boots.add(boot):  # another listener was told of it this moment
             there = tx.boots.of_server(failed.server)

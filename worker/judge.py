@@ -7,7 +7,8 @@ together in the next round: no fixed batch window, and no plan made on half of w
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
@@ -16,7 +17,7 @@ import structlog
 from changeover.models.boot import Boot, BootPromise
 from changeover.models.changeover import Changeover
 from changeover.models.diagnosis import Diagnosis
-from changeover.models.errors import Busy, Reread
+from changeover.models.errors import Busy, Reread, Retry
 from changeover.models.planning import Intent, Plan, Promise
 from changeover.models.reasons import Reason
 from changeover.models.states import (
@@ -65,11 +66,12 @@ def judge(world: World, *, balance: bool = False, hinted: bool = False) -> int:
     rounds = 0
     while rounds < MAX_ROUNDS and _acquire(world, hinted=hinted):
         try:
-            absorb(world)
-            complete(world)
-            gathered = gather(world, balance=balance)
-            plan = choose(gathered.inputs)
-            _apply(world, gathered, plan)
+            with _lease(world):
+                absorb(world)
+                complete(world)
+                gathered = gather(world, balance=balance)
+                plan = choose(gathered.inputs)
+                _apply(world, gathered, plan)
         except BaseException:
             with world.database.write() as tx:
                 tx.leases.release(LEASE, world.owner)
@@ -112,12 +114,31 @@ def _acquire(world: World, *, hinted: bool) -> bool:
     """Take the planner's lease; not if somebody plans, or has planned what the hint was for."""
     with world.database.write() as tx:
         now = world.clock.now()
-        if not tx.leases.acquire(LEASE, world.owner, now, world.settings.lease_seconds * 4):
+        if not tx.leases.acquire(LEASE, world.owner, now, _seconds(world)):
             return False
         if not tx.hints.take(JUDGE) and hinted:
             tx.leases.release(LEASE, world.owner)
             return False
         return True
+
+
+def _seconds(world: World) -> float:
+    return world.settings.lease_seconds * 4
+
+
+@contextmanager
+def _lease(world: World) -> Iterator[None]:
+    """Renew the planner's lease: a round takes as long as Placement takes to answer."""
+
+    def renew() -> None:
+        try:
+            with world.database.write() as tx:
+                tx.leases.renew(LEASE, world.owner, world.clock.now() + _seconds(world))
+        except Retry as exc:
+            log.warning("judge.renewal_failed", why=exc.message)
+
+    with world.clock.every(_seconds(world) / 3.0, renew):
+        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +201,9 @@ def _is_forecast(served: Sequence[Promise]) -> bool:
 def _apply(world: World, gathered: Gathered, plan: Plan) -> None:
     now = world.clock.now()
     with world.database.write() as tx:
+        if not tx.leases.renew(LEASE, world.owner, now + _seconds(world)):
+            # Paused since: what another has started or promised by now this plan knows nothing of.
+            raise Busy("another process plans by now: what was gathered is out of date")
         approved = _approved(tx)
         decision = _Decision.of(world, gathered, plan, approved)
         decision = _record(tx, decision, now)

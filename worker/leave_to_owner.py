@@ -11,7 +11,7 @@ from changeover.models.keep import Keep
 from changeover.models.reasons import Reason
 from changeover.models.states import BootState
 from changeover.policies.callback import CAPACITY_MADE
-from changeover.worker.holds import open_slots
+from changeover.worker.holds import devices_of, open_slots
 from changeover.worker.queues import JUDGE, PLAN_QUEUE
 from changeover.worker.world import World
 
@@ -28,13 +28,16 @@ def leave_to_owner(world: World, boot: Boot, why: str) -> Boot:
     with world.database.write() as tx:
         tx.boots.unhold(boot.id)
         promises = tx.boots.promises(boot=boot.id)
-    for promise in promises:
-        open_slots(world, world.device(promise.device))
+    devices = {device.provider: device for device in devices_of(world, promises)}
+    for device in devices.values():
+        open_slots(world, device)
     with world.database.write() as tx:
         now = world.clock.now()
         until = now + world.settings.keep_seconds
         for promise in promises:
-            device = world.device(promise.device)
+            if promise.device not in devices:
+                continue
+            device = devices[promise.device]
             keep = Keep(
                 subject=boot.id,
                 device=device.provider,

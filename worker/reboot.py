@@ -24,14 +24,13 @@ from changeover.models.errors import (
     Refuse,
     Reread,
     Retry,
-    Stale,
 )
 from changeover.models.reasons import Reason
 from changeover.models.states import BootState
 from changeover.policies.backoff import backoff, jitter_of
 from changeover.policies.consent import Losses, consent, successor
 from changeover.worker.filtered import why_filtered
-from changeover.worker.holds import offer_slots, open_slots
+from changeover.worker.holds import devices_of, offer_slots, open_slots
 from changeover.worker.leave_to_owner import leave_to_owner
 from changeover.worker.ports.servers import (
     MARKER,
@@ -64,6 +63,9 @@ STALL_SECONDS = 1.0
 
 FIRST_RETRY = 1.0
 MOST_RETRY = 60.0
+
+UNDO_TRIES = 8
+"""How often a server that was made too late is tried to be deleted, within about two minutes."""
 
 
 def reboot(world: World, boot_id: str) -> BootState | None:
@@ -104,21 +106,31 @@ def _lease(world: World, boot_id: str) -> Iterator[None]:
 
 
 def _later(world: World, boot_id: str, exc: ChangeoverError) -> None:
-    """Something stands in the way: come back to it. What is held stays held until it lapses."""
+    """Something stands in the way: come back to it. What is held stays held until it lapses.
+
+    Not for ever: with its patience, and the time for which slots are held, it is over, unless a
+    create may have been sent or what failed was deleted for it.
+    """
     log.warning("boot.step_failed", why=exc.message, error=type(exc).__name__)
     with world.database.write() as tx:
         boot = tx.boots.get(boot_id)
         if boot is None or boot.lease_owner != world.owner or boot.state not in WORKS:
             return
         now = world.clock.now()
-        wait = backoff(
-            1 + int((now - boot.failed_at) // MOST_RETRY),
-            first=FIRST_RETRY,
-            most=MOST_RETRY,
-            jitter=jitter_of(boot_id),
-        )
-        tx.boots.postpone(boot, now + wait, Reason("boot.retrying", exc.message))
-        tx.hints.add(REBOOT, boot_id, queue=BOOT_QUEUE, now=now, due_at=now + wait)
+        untouched = boot.sent_at is None and boot.successor is None and boot.removed_at is None
+        over = untouched and now >= boot.expires_at + world.settings.hold_seconds
+        if not over:
+            wait = backoff(
+                1 + int((now - boot.failed_at) // MOST_RETRY),
+                first=FIRST_RETRY,
+                most=MOST_RETRY,
+                jitter=jitter_of(boot_id),
+            )
+            tx.boots.postpone(boot, now + wait, Reason("boot.retrying", exc.message))
+            tx.hints.add(REBOOT, boot_id, queue=BOOT_QUEUE, now=now, due_at=now + wait)
+    if over:
+        text = f"its slots are there, but it could not be created in time: {exc.message}"
+        _give_back(world, boot, BootState.EXPIRED, Reason("boot.not_created", text))
 
 
 def _ready(world: World, boot: Boot) -> Boot:
@@ -308,7 +320,13 @@ def _adopt(world: World, boot: Boot, found: tuple[Server, ...]) -> Boot:
         log.error("boot.doubled", kept=keep.uuid, other=other.uuid, status=other.status)
         # One that runs may be in use already: that is for its owner to say.
         if other.status in {ServerStatus.ERROR, ServerStatus.BUILD}:
-            world.servers.delete(other.uuid)
+            try:
+                world.servers.delete(other.uuid)
+            except (Refuse, AskOperator) as exc:
+                log.error("boot.double_kept", other=other.uuid, why=exc.message)
+                continue
+            with world.database.write() as tx:
+                tx.events.spent(other.uuid, boot.project, boot.id, world.clock.now())
     with world.database.write() as tx:
         return tx.boots.move(boot, BootState.BUILDING, world.clock.now(), successor=keep.uuid)
 
@@ -316,8 +334,8 @@ def _adopt(world: World, boot: Boot, found: tuple[Server, ...]) -> Boot:
 def _open_and_journal(world: World, boot: Boot) -> Boot:
     """Open its slots; note that, and that the create is sent, with one commit."""
     with world.database.read() as tx:
-        devices = [world.device(p.device) for p in tx.boots.promises(boot=boot.id)]
-    opened = [offer_slots(world, device) for device in devices]
+        promises = tx.boots.promises(boot=boot.id)
+    opened = [offer_slots(world, device) for device in devices_of(world, promises)]
     with world.database.write() as tx:
         for one in opened:
             if one is not None:
@@ -367,8 +385,21 @@ def _send(world: World, boot: Boot) -> Boot:
         known = tx.boots.get(boot.id)
     if known is None or known.successor != created_as:
         log.error("boot.created_too_late", successor=created_as, attempt=boot.attempt)
-        world.servers.delete(created_as)
+        _undo(world, boot, created_as)
     raise Reread(f"boot {boot.id} went on without this worker", boot=boot.id)
+
+
+def _undo(world: World, boot: Boot, server: str) -> None:
+    """Delete what came of a create that nobody waits for any more: only this worker knows of it."""
+    for tries in range(1, UNDO_TRIES + 1):
+        try:
+            world.servers.delete(server)
+            break
+        except (Retry, OutcomeUnknown) as exc:
+            log.error("boot.not_undone", server=server, tries=tries, why=exc.message)
+            world.clock.sleep(backoff(tries, first=FIRST_RETRY, most=MOST_RETRY, jitter=0.0))
+    with world.database.write() as tx:
+        tx.events.spent(server, boot.project, boot.id, world.clock.now())
 
 
 def _make_room(world: World, boot: Boot, failed: str, refused: QuotaExceeded) -> Boot:
@@ -427,7 +458,13 @@ def _building(world: World, boot: Boot) -> Boot:
     if awaited is not None:
         return awaited
     if server.status is ServerStatus.ERROR:
-        world.servers.delete(server.uuid)
+        try:
+            world.servers.delete(server.uuid)
+        except (Refuse, AskOperator) as exc:
+            if now < boot.expires_at:
+                raise
+            text = f"its successor {server.uuid} failed, and may not be deleted: {exc.message}"
+            return _give_back(world, boot, BootState.EXPIRED, Reason("boot.not_deleted", text))
         said = server.fault[:300] or "Nova does not say why"
         reason = Reason("boot.failed_again", f"the successor failed: {said}")
         return _failed_again(world, boot, reason)
@@ -485,6 +522,8 @@ def _failed_again(world: World, boot: Boot, reason: Reason) -> Boot:
         )
     wait = backoff(boot.attempt, first=FIRST_RETRY, most=MOST_RETRY, jitter=0.0)
     with world.database.write() as tx:
+        if boot.successor is not None:
+            tx.events.spent(boot.successor, boot.project, boot.id, now)
         boot = tx.boots.move(
             boot,
             BootState.WAITING,
@@ -502,15 +541,15 @@ def _give_back(world: World, boot: Boot, state: BootState, reason: Reason) -> Bo
     """It ends here: what was held for it is for others."""
     with world.database.write() as tx:
         now = world.clock.now()
-        devices = [p.device for p in tx.boots.promises(boot=boot.id)]
+        promises = tx.boots.promises(boot=boot.id)
         boot = tx.boots.move(boot, state, now, reason=reason)
         if tx.boots.wake(now):
             tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)
-    for provider in devices:
+    for device in devices_of(world, promises):
         try:
-            open_slots(world, world.device(provider))
-        except (Stale, Retry) as exc:
-            log.warning("slots.still_held", device=provider, why=exc.message)
+            open_slots(world, device)
+        except ChangeoverError as exc:
+            log.warning("slots.still_held", device=device.name, why=exc.message)
     return boot
 
 

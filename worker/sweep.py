@@ -7,15 +7,18 @@ from functools import partial
 
 import structlog
 
-from changeover.models.errors import ChangeoverError, Reread
+from changeover.models.changeover import Changeover
+from changeover.models.errors import ChangeoverError, NotFound, Reread
 from changeover.models.reasons import Reason
 from changeover.models.states import CHANGEOVER_MOVING, BootState, ChangeoverState
+from changeover.worker.cancel import cancel_boot
 from changeover.worker.entrusted import withdraw_trusts
 from changeover.worker.holds import close, open_slots
 from changeover.worker.intake import Intake
 from changeover.worker.ports.servers import FOUND_AT_ONCE
 from changeover.worker.queues import (
     ADVANCE,
+    ADVANCE_QUEUE,
     BOOT_QUEUE,
     JUDGE,
     PLAN_QUEUE,
@@ -40,6 +43,12 @@ CLOSED = "keep_closed"
 LOOK_OVERLAP = 60.0
 """Seconds that two looks have in common besides: clocks differ, and updates come late."""
 
+STUCK_FAILURES = 5
+"""Failures of one step in a row after which a boot whose patience is over waits no more for it."""
+
+UNHEEDED_SECONDS = 60.0
+"""How long a changeover may be due without anybody taking it up, for such a boot."""
+
 HINTS_AT_ONCE = 500
 UNREAD_AT_ONCE = 100
 DAY = 86_400.0
@@ -55,6 +64,7 @@ def sweep(world: World) -> dict[str, int]:
         found["stuck_changeovers"] = _stuck_changeovers(world, tx, now)
         found["stuck_boots"] = _stuck_boots(tx, now)
         found["promises_broken"] = _broken_promises(tx, now)
+        found["stranded"] = _stranded(tx, now)
         found["expired"] = _expire(tx, now)
         found["holds_lapsed"] = _lapse(tx, now)
         if lapsed := tx.keeps.lapse(now):
@@ -152,10 +162,11 @@ def _stuck_changeovers(world: World, tx: Tx, now: float) -> int:
     """Due, and nobody works on it: its hint was lost, or its worker died."""
     stuck = tx.changeovers.stuck(now - HINT_GRACE)
     for changeover in stuck:
-        device = world.catalog.device(changeover.device)
-        if device is not None:
-            queue = world.queue_at(device, changeover.state)
-            tx.hints.add(ADVANCE, changeover.id, queue=queue, now=now)
+        try:
+            queue = world.queue_at(changeover.device, changeover.state)
+        except NotFound:
+            queue = ADVANCE_QUEUE  # whoever takes it up says so
+        tx.hints.add(ADVANCE, changeover.id, queue=queue, now=now)
     return len(stuck)
 
 
@@ -189,6 +200,36 @@ def _broken_promises(tx: Tx, now: float) -> int:
             tx.boots.move(boot, BootState.WAITING, now, reason=reason, wake_at=now)
             broken += 1
     return broken
+
+
+def _stranded(tx: Tx, now: float) -> int:
+    """Boots whose patience is over, and whose changeover nobody can take any further."""
+    stranded = 0
+    for boot in tx.boots.in_states([BootState.PROMISED]):
+        if boot.expires_at > now:
+            continue
+        made_by = [tx.changeovers.get(p.changeover or "") for p in tx.boots.promises(boot=boot.id)]
+        stuck = next((c for c in made_by if c is not None and _is_stuck(c, now)), None)
+        if stuck is None:
+            continue
+        reason = Reason(
+            "boot.changeover_stuck",
+            f"not to be had within {boot.expires_at - boot.received_at:.0f} s: the changeover "
+            f"that was meant for it is {stuck.state} and gets no further: {stuck.reason.text}",
+            {"changeover": stuck.id},
+        )
+        with suppress(Reread):
+            cancel_boot(tx, boot, reason, now, BootState.EXPIRED)
+            stranded += 1
+    return stranded
+
+
+def _is_stuck(changeover: Changeover, now: float) -> bool:
+    """Its step fails again and again, or nobody works where it must be done."""
+    unheeded = changeover.lease_until < now and changeover.due_at < now - UNHEEDED_SECONDS
+    return changeover.state in CHANGEOVER_MOVING and (
+        changeover.failures >= STUCK_FAILURES or unheeded
+    )
 
 
 def _expire(tx: Tx, now: float) -> int:

@@ -77,10 +77,14 @@ class World:
                 found = None
         if found is None:
             raise NotFound(
-                f"the catalog has no device {provider}: put it back, or release its changeover",
+                f"the catalog has no device {provider}: put it back, or cancel its changeover",
                 device=provider,
             )
         return found
+
+    def is_there(self, provider: str) -> bool:
+        """Whether Placement has the provider: a 404 may be that of what stands before it."""
+        return any(p.uuid == provider for p in self.placement.providers(in_tree=provider))
 
     def model(self, device: Device) -> Model:
         """The device's model."""
@@ -112,11 +116,15 @@ class World:
             ),
         ]
 
-    def queue_at(self, device: Device, state: ChangeoverState) -> str:
-        """The queue whose workers can take the device's changeover further in that state."""
-        at_device = state in {ChangeoverState.PROGRAMMING, ChangeoverState.VERIFYING}
-        on_host = at_device and self.programmer(device).on_host
-        return host_queue(device.host) if on_host else ADVANCE_QUEUE
+    def queue_at(self, provider: str, state: ChangeoverState) -> str:
+        """The queue whose workers can take a device's changeover further in that state.
+
+        Raises :class:`NotFound` as :meth:`device` does, where that depends on the device.
+        """
+        if state not in {ChangeoverState.PROGRAMMING, ChangeoverState.VERIFYING}:
+            return ADVANCE_QUEUE
+        device = self.device(provider)
+        return host_queue(device.host) if self.programmer(device).on_host else ADVANCE_QUEUE
 
     def concurrently(self, call: Callable[[A], B], items: list[A]) -> list[B]:
         """``call`` on each item, several at once, results in order; bounded by the settings."""

@@ -8,7 +8,7 @@ from story.world import AFTER, BEFORE, EFFECTS, Worker
 
 from changeover.models.errors import Garbled, OutcomeUnknown, Stale, Unreachable
 
-KINDS = ("unreachable", "lost request", "lost answer", "stale", "garbage")
+KINDS = ("unreachable", "lost request", "lost answer", "lost commit", "stale", "garbage")
 """Failures of remote services: see :class:`Trouble`."""
 
 READS = frozenset({
@@ -33,7 +33,7 @@ class Trouble:
     struck: tuple[str, str] | None = None
 
     def __call__(self, worker: Worker, when: str, call: str) -> None:
-        if self.skip < 0 or not self._fits(when, call):
+        if self.skip < 0 or not self._fits(worker, when, call):
             return
         self.skip -= 1
         if self.skip >= 0:
@@ -43,7 +43,7 @@ class Trouble:
             if call == "clock.sleep":
                 worker.cloud.note_killed_calls()
             worker.die()
-        if self.kind == "unreachable":
+        if self.kind in {"unreachable", "lost commit"}:
             raise Unreachable("injected: not reached")
         if self.kind in {"lost request", "lost answer"}:
             raise OutcomeUnknown("injected: no answer")
@@ -51,7 +51,7 @@ class Trouble:
             raise Stale("injected: stale")
         raise Garbled("injected: garbage")
 
-    def _fits(self, when: str, call: str) -> bool:
+    def _fits(self, worker: Worker, when: str, call: str) -> bool:
         if self.kind == "crash":
             return call in EFFECTS
         if self.kind == "unreachable":
@@ -60,6 +60,12 @@ class Trouble:
             return when == BEFORE and call in WRITES
         if self.kind == "lost answer":
             return when == AFTER and call in WRITES
+        if self.kind == "lost commit":
+            # Before what it announces is sent, if it announces anything.
+            sent = worker.trace[-2:-1] == [(BEFORE, "courier.send")]
+            return (when, call) == (BEFORE, "courier.send") or (
+                (when, call) == (AFTER, "database.write") and not sent
+            )
         if self.kind == "stale":
             return when == BEFORE and call in CAS
         return when == BEFORE and call in READS

@@ -529,7 +529,7 @@ class Cloud:
                 for c in tx.changeovers.latest(12)
             ]
             lines += [
-                f"boot {b.id[:8]} {b.state} attempt={b.attempt} of {b.server[:8]} "
+                f"boot {b.id[:8]} {b.state} attempt={b.attempt} of {str(b.server)[:8]} "
                 f"wake={b.wake_at - self.clock.now():.1f} {b.lease_owner}: {b.reason.text}"
                 for b in tx.boots.listed(over=None, limit=12)
             ]

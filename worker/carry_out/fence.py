@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import structlog
@@ -43,16 +44,23 @@ def fence(job: Job) -> Changeover:
                 tx.devices.update(
                     fence.provider, generation=fence.generation, offered_until=fence.fenced_at
                 )
-        # A device that was never open to the scheduler has nothing that could still land.
-        open_until = max((f.fenced_at for f in fences if f.fenced_at is not None), default=None)
         now = job.world.clock.now()
-        if open_until is None:
+        due = settled_at(job.world, fences)
+        if due is None:
             return tx.changeovers.move(job.changeover, ChangeoverState.PROGRAMMING, now)
-        due = open_until + job.world.settings.settle_seconds
         reason = Reason("changeover.settling", "fenced; late allocations could still land")
         return tx.changeovers.move(
             job.changeover, ChangeoverState.SETTLING, now, reason=reason, due_at=max(now, due)
         )
+
+
+def settled_at(world: World, fences: Sequence[Fence]) -> float | None:
+    """When nothing that was admitted before the fences can land any more; ``None``: nothing can.
+
+    A device that was never open to the scheduler has nothing that could still land.
+    """
+    open_until = max((f.fenced_at for f in fences if f.fenced_at is not None), default=None)
+    return None if open_until is None else open_until + world.settings.settle_seconds
 
 
 def _fence_one(job: Job, fence: Fence) -> Fence:
@@ -70,6 +78,8 @@ def _fence_one(job: Job, fence: Fence) -> Fence:
             # Also what others wrote since it was journaled first: that is to be put back.
             fence = replace(fence, before=state)
             with world.database.write() as tx:
+                # By whom it is still: another's journal must not be overwritten with less.
+                tx.changeovers.note(job.changeover, world.clock.now())
                 tx.fences.journal(fence)
         if is_closed:
             if fence.fenced_at is not None:

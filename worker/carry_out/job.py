@@ -30,20 +30,29 @@ class Quarantine(ChangeoverError):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A changeover with what the catalog says of it, and the world that it is carried out in."""
+    """A changeover, and the world that it is carried out in.
+
+    What the catalog says of it is looked up when it is needed, and may not be there any more:
+    then :class:`~changeover.models.errors.NotFound` is raised.
+    """
 
     world: World
     changeover: Changeover
-    device: Device
-    model: Model
-    function: Function
 
-    @classmethod
-    def of(cls, world: World, changeover: Changeover) -> Job:
-        """Look it up in the catalog; raises :class:`NotFound` if it is not there any more."""
-        device = world.device(changeover.device)
-        function = world.function(changeover.to_function)
-        return cls(world, changeover, device, world.model(device), function)
+    @property
+    def device(self) -> Device:
+        """The catalog's device."""
+        return self.world.device(self.changeover.device)
+
+    @property
+    def model(self) -> Model:
+        """The device's model."""
+        return self.world.model(self.device)
+
+    @property
+    def function(self) -> Function:
+        """The catalog's function that the device is to get."""
+        return self.world.function(self.changeover.to_function)
 
     def at(self, changeover: Changeover) -> Job:
         """The same job, with the changeover as it is now."""

@@ -117,13 +117,9 @@ def _empty_sibling(job: Job, device: Device) -> None:
     if dict(inventories) != dict(state.inventories):
         generation = world.placement.put_inventories(device.provider, generation, inventories)
     with world.database.write() as tx:
-        tx.devices.update(
-            device.provider,
-            function=None,
-            slots=slots,
-            used=0,
-            reserved=slots,
-            generation=generation,
+        # Paused since, and taken over from, it may have been opened or programmed by now.
+        tx.devices.learn(
+            device.provider, generation, function=None, slots=slots, used=0, reserved=slots
         )
 
 

@@ -9,12 +9,21 @@ from typing import Final
 import structlog
 
 from changeover.models.changeover import Changeover
-from changeover.models.errors import AskOperator, OutcomeUnknown, Refuse, Reread, Retry, Stale
+from changeover.models.errors import (
+    AskOperator,
+    NotFound,
+    OutcomeUnknown,
+    Refuse,
+    Reread,
+    Retry,
+    Stale,
+)
 from changeover.models.states import CHANGEOVER_MOVING, ChangeoverState
 from changeover.worker.carry_out.begin import begin, objection
 from changeover.worker.carry_out.fence import fence
 from changeover.worker.carry_out.guards import as_left
 from changeover.worker.carry_out.job import Job, Quarantine
+from changeover.worker.carry_out.lost import end_lost, lost
 from changeover.worker.carry_out.program import program
 from changeover.worker.carry_out.publish import publish
 from changeover.worker.carry_out.quarantine import quarantine
@@ -94,9 +103,9 @@ class CarryOut:
     def _step(self, changeover: Changeover, queue: str) -> Changeover | None:
         """One step, and what its failure means; ``None`` if it is for another queue's workers."""
         world = self.world
+        job = Job(world, changeover)
         try:
-            job = Job.of(world, changeover)
-            here = world.queue_at(job.device, changeover.state)
+            here = world.queue_at(changeover.device, changeover.state)
             if here != queue:
                 self._hand_over(changeover, here)
                 return None
@@ -104,7 +113,11 @@ class CarryOut:
         except Quarantine as exc:
             return quarantine(job.at(as_left(world, changeover)), exc.reason)
         except (Stale, OutcomeUnknown, Retry, Refuse, AskOperator) as exc:
-            return try_again(world, as_left(world, changeover), exc, queue)
+            job = job.at(as_left(world, changeover))
+            reason = lost(job) if isinstance(exc, NotFound) else None
+            if reason is not None:
+                return end_lost(job, reason)
+            return try_again(world, job.changeover, exc, queue)
 
     def _hand_over(self, changeover: Changeover, queue: str) -> None:
         with self.world.database.write() as tx:

@@ -8,6 +8,7 @@ from changeover.models.changeover import Changeover
 from changeover.models.errors import AskOperator, Refuse, Unreachable
 from changeover.models.reasons import Reason
 from changeover.models.states import ChangeoverState
+from changeover.worker.carry_out.fence import settled_at
 from changeover.worker.carry_out.guards import stop_if_cancelled
 from changeover.worker.carry_out.job import GiveUp, Job
 from changeover.worker.carry_out.program import program, silent
@@ -18,18 +19,25 @@ log = structlog.get_logger(__name__)
 
 
 def settle(job: Job) -> Changeover:
-    """Once the settle time is over, have the artifact at hand, look who came, and program."""
+    """Once the settle time is over, have the artifact at hand, look who came, and program.
+
+    The time is that of the journal: ``due_at`` is also when a failed step is tried again.
+    """
     try:
         stop_if_cancelled(job)
     except GiveUp as exc:
         return give_up(job, exc.reason)
+    due, now = settled_at(job.world, job.fences()), job.world.clock.now()
+    if due is not None and now < due:
+        with job.world.database.write() as tx:
+            return tx.changeovers.note(job.changeover, now, due_at=due)
     try:
         job.world.programmer(job.device).stage(job.device, job.function)
     except (Refuse, AskOperator) as exc:
         return _unfit(job, exc)
     except Unreachable as exc:
         return silent(job, exc)
-    if job.world.queue_at(job.device, ChangeoverState.PROGRAMMING) != ADVANCE_QUEUE:
+    if job.world.queue_at(job.changeover.device, ChangeoverState.PROGRAMMING) != ADVANCE_QUEUE:
         return job.move(ChangeoverState.PROGRAMMING)
     return program(job)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import structlog
 
 from changeover.models.changeover import Changeover
+from changeover.models.errors import NotFound
+from changeover.models.placement import ProviderState
 from changeover.models.reasons import Reason
 from changeover.models.states import ChangeoverState
 from changeover.policies.offer import function_seen
@@ -25,38 +27,43 @@ def give_up(job: Job, reason: Reason) -> Changeover:
 
 def unfence(job: Job) -> Changeover:
     """Put back what the journal holds, unless it is there already."""
-    world = job.world
     for fence in job.fences():
         if fence.before is None:
             continue
-        device = world.device(fence.provider)
-        state = world.placement.state(fence.provider)
-        still_mine(job)
-        function = function_seen(
-            fence.before.inventories,
-            fence.before.traits,
-            world.model(device),
-            world.catalog,
-        )
-        # Only what the fence took away: what others wrote meanwhile is theirs.
-        own = {
-            rc: inv
-            for rc, inv in fence.before.inventories.items()
-            if inv.capacity > 0
-            and (rc not in state.inventories or state.inventories[rc].capacity <= 0)
-        }
-        # Written even if nothing is missing: the write of a worker that was paused before it
-        # fenced is void from here on. It would close the device with no row to say why.
-        generation = world.placement.put_inventories(
-            fence.provider, state.generation, {**state.inventories, **own}
-        )
-        facts: dict[str, object] = {"generation": generation}
-        if own:
-            facts["function"] = None if function is None else function.name
-            facts["offered_until"] = world.clock.now()
-        with world.database.write() as tx:
-            tx.devices.update(fence.provider, **facts)
+        try:
+            _put_back(job, fence.before)
+        except NotFound:
+            if job.world.is_there(fence.provider):
+                raise
+            log.warning("fence.provider_gone", provider=fence.provider)
     return abandon(job, job.changeover.reason)
+
+
+def _put_back(job: Job, before: ProviderState) -> None:
+    """Open one provider as it was; of the catalog nothing is needed but to name its function."""
+    world = job.world
+    state = world.placement.state(before.uuid)
+    still_mine(job)
+    # Only what the fence took away: what others wrote meanwhile is theirs.
+    own = {
+        rc: inv
+        for rc, inv in before.inventories.items()
+        if rc not in state.inventories or (inv.capacity > 0 and state.inventories[rc].capacity <= 0)
+    }
+    # Written even if nothing is missing: the write of a worker that was paused before it
+    # fenced is void from here on. It would close the device with no row to say why.
+    generation = world.placement.put_inventories(
+        before.uuid, state.generation, {**state.inventories, **own}
+    )
+    facts: dict[str, object] = {"offered_until": world.clock.now()}
+    device = world.catalog.device(before.uuid)
+    if own and device is not None:
+        model = world.model(device)
+        function = function_seen(before.inventories, before.traits, model, world.catalog)
+        facts["function"] = None if function is None else function.name
+    with world.database.write() as tx:
+        # Paused since, and taken over from, it may have been programmed by now.
+        tx.devices.learn(before.uuid, generation, **facts)
 
 
 def abandon(job: Job, reason: Reason) -> Changeover:

@@ -7,8 +7,14 @@ from typing import Any, cast
 
 from sqlalchemy import Table, func, insert, select, update
 
+from changeover.models.notification import ServerDeleted
 from changeover.models.tables import DeadLetterRow, EventRow
 from changeover.worker.store.session import Session
+
+DELETED = ServerDeleted.__name__
+
+SPENT = "SuccessorSpent"
+"""The kind of an event that nobody told of: see :meth:`Events.spent`."""
 
 
 class Events:
@@ -39,6 +45,32 @@ class Events:
         """Whether a message of that id is stored."""
         row = self.session.row(select(EventRow.id).where(EventRow.message_id == message_id))
         return row is not None
+
+    def spent(self, server: str, project: str, boot_id: str, now: float) -> None:
+        """Note that a server that Changeover made for a boot came to nothing, and is deleted.
+
+        Its failure may be told of only after that: it must not be taken for another's.
+        """
+        self.add(
+            message_id=f"spent:{server}",
+            kind=SPENT,
+            source="reboot",
+            server=server,
+            project=project,
+            facts={},
+            received_at=now,
+            outcome="spent",
+            boot_id=boot_id,
+        )
+
+    def gone_of(self, servers: Iterable[str]) -> dict[str, str | None]:
+        """Those of the servers that are known to be deleted, and the boot that each was of."""
+        rows = self.session.rows(
+            select(EventRow.server, EventRow.boot_id).where(
+                EventRow.server.in_(list(servers)), EventRow.kind.in_([SPENT, DELETED])
+            )
+        )
+        return {row["server"]: row["boot_id"] for row in rows}
 
     def of_server(self, server: str) -> list[dict[str, Any]]:
         """The events of one server, oldest first."""
