@@ -24,8 +24,9 @@ from changeover.models.changeover import Changeover
 from changeover.models.errors import Busy, Reread, Retry, Unreachable
 from changeover.models.limited_json import MAX_BYTES, MAX_DEPTH
 from changeover.models.reasons import Reason
-from changeover.models.states import BootState, ChangeoverState
+from changeover.models.states import BootState, ChangeoverState, TaskState
 from changeover.models.tables import Base, BootRow
+from changeover.models.task import Task
 from changeover.worker import migrate
 from changeover.worker.intake import KEPT_CHARACTERS, Accepted, Intake
 from changeover.worker.queues import JUDGE, REBOOT
@@ -191,6 +192,18 @@ def test_the_same_message_twice_in_one_batch(intake: Intake, database: Database)
     assert len(boots(database)) == 1
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_order_of_what_is_told_of_one_server_counts_in_a_batch_too(
+    intake: Intake, *, turned: bool
+) -> None:
+    server = str(uuid4())
+    told = [failure(server), about("delete", server)]
+    told = [*(reversed(told) if turned else told), failure()]
+    accepted = intake.accept_all([json.dumps(message) for message in told], "test")
+    expected = ["woke", "boot", "boot"] if turned else ["boot", "owner_deleted", "boot"]
+    assert outcomes(accepted) == expected
+
+
 @pytest.mark.parametrize(
     ("timestamp", "failed_at"),
     [
@@ -338,6 +351,52 @@ def test_a_deletion_is_judged_only_where_somebody_waits(database: Database, inta
     put(database, BootState.WAITING, wake_at=NOW + 60.0)
     intake.accept(json.dumps(about("delete", str(uuid4()))), "test")
     assert hints(database) == {JUDGE: 1}
+
+
+def test_a_deletion_is_judged_where_a_task_is_queued(database: Database, intake: Intake) -> None:
+    task = Task(
+        id="t",
+        function="aes",
+        device=None,
+        host=None,
+        count=1,
+        when="idle",
+        priority=1.0,
+        state=TaskState.QUEUED,
+        reason=Reason("task.queued", ""),
+        done=0,
+        created_at=NOW,
+        created_by="",
+    )
+    with database.write() as tx:
+        tx.tasks.add(task)
+    intake.accept(json.dumps(about("delete", str(uuid4()))), "test")
+    assert hints(database) == {JUDGE: 1}
+
+
+def test_that_changeover_deleted_the_failed_server_ends_nothing(
+    database: Database, intake: Intake
+) -> None:
+    """It made room for its successor, whose create was refused all the same."""
+    boot = put(database, BootState.WAITING, removed_at=NOW, wake_at=NOW)
+    accepted = intake.accept(json.dumps(about("delete", boot.server)), "test")
+    assert accepted == Accepted("woke", boot.id)
+    assert boots(database) == [boot]
+
+
+@pytest.mark.parametrize(
+    ("changes", "ends"),
+    [({}, True), ({"removed_at": NOW}, False), ({"successor": str(uuid4())}, False)],
+    ids=["given up", "makes room", "replaced"],
+)
+def test_demand_ends_with_its_server_unless_that_has_a_successor(
+    database: Database, intake: Intake, changes: dict[str, Any], *, ends: bool
+) -> None:
+    boot = put(database, BootState.CREATING, attempt=1, **changes)
+    intake.accept(json.dumps(about("delete", boot.server)), "test")
+    with database.read() as tx:
+        (asked,) = tx.demand.recorded(0.0, 10)
+    assert (asked.server, asked.ended_at is not None) == (boot.server, ends)
 
 
 def test_a_deletion_cancels_the_changeover_that_only_this_boot_wanted(
