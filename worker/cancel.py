@@ -22,6 +22,8 @@ def cancel_boot(
     if boot.state in {BootState.CREATING, BootState.BUILDING}:
         raise Refuse(f"boot {boot.id} is {boot.state}: too late to cancel it", boot=boot.id)
     made_by = {p.changeover for p in tx.boots.promises(boot=boot.id) if p.changeover is not None}
+    # In this order as their ends lock, too. Of two that share one, the last must know that it is.
+    tx.changeovers.lock(made_by)
     cancelled = tx.boots.move(boot, state, now, reason=reason)
     for changeover_id in sorted(made_by):
         changeover = tx.changeovers.get(changeover_id)

@@ -212,8 +212,7 @@ def _apply(world: World, gathered: Gathered, plan: Plan) -> None:
         coming |= started
         for plan_id in sorted(set(approved.values())):
             tx.plans.started(plan_id, started)
-        if ended or tx.boots.woken_since(gathered.inputs.now):
-            decision = replace(decision, outdated=True)
+        decision = replace(decision, outdated=ended)
         waits: dict[tuple[str, str, float, int], tuple[Reason, list[str]]] = {}
         for judgement in gathered.judged:
             for boot in judgement.boots:
@@ -230,6 +229,8 @@ def _apply(world: World, gathered: Gathered, plan: Plan) -> None:
         _answer_tasks(tx, decision, coming, now)
         there = {p.device: p.device in coming or _is_free(decision, p) for p in plan.promises}
         answer_leases(world, tx, plan.promises, there, decision.unmet, now)
+        if tx.boots.woken_since(gathered.inputs.now):
+            tx.boots.rouse(now)
         tx.leases.release(LEASE, world.owner)
     log.info(
         "judge.planned",

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from changeover.models.blueprint import Blueprint
 from changeover.models.boot import Boot
-from changeover.models.errors import Busy, Invalid
+from changeover.models.errors import Busy, Invalid, Unreachable
 from changeover.models.flavor import Image, RequestSpec
 from changeover.models.reasons import Reason
 from changeover.models.server_request import ServerRequest
@@ -113,6 +113,8 @@ def submit(
             there = _there(tx, submission, resolved)
             if there is None:
                 _queue(tx, boots, now)
+    except Unreachable:
+        raise  # the commit may have worked, and then the trust is needed; else it expires by itself
     except BaseException:
         _withdraw(requester, trust)
         raise

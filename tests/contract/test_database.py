@@ -60,6 +60,8 @@ from changeover.models.tables import (
 )
 from changeover.models.task import Task
 from changeover.worker import migrate
+from changeover.worker.cancel import cancel_boot
+from changeover.worker.carry_out.boots import wake_served
 from changeover.worker.intake import Accepted, Intake
 from changeover.worker.settings import Settings
 from changeover.worker.simulator.clock import VirtualClock
@@ -233,6 +235,25 @@ def race(calls: Sequence[Callable[[], T]]) -> list[T]:
 
     with ThreadPoolExecutor(len(calls)) as pool:
         return list(pool.map(start, calls))
+
+
+def overlap(database: Database, first: Callable[[Tx], T], second: Callable[[Tx], T]) -> list[T]:
+    """``first`` is done and not committed, as ``second`` goes as far as it can before that."""
+
+    def alone() -> T:
+        with database.write() as tx:
+            return second(tx)
+
+    with ThreadPoolExecutor(1) as pool, database.engine.connect() as observer:
+        with database.write() as tx:
+            one = first(tx)
+            other = pool.submit(alone)
+            # SQLite has one writer at a time: the second has not even begun.
+            waits = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            while database.engine.dialect.name == "postgresql" and not other.done():
+                if observer.execute(waits).scalar_one():
+                    break
+        return [one, other.result()]
 
 
 def store(database: Database, *values: Boot | Changeover) -> None:
@@ -625,6 +646,9 @@ def test_of_many_beats_one_counts(database: Database) -> None:
     assert not beat(NOW + 12.5)
     with database.write() as tx:
         assert tx.leases.due("balance", NOW, 5.0)  # another job's time is its own
+    assert beat(NOW + 86_400.0)  # by a clock that is a day ahead
+    assert beat(NOW + 15.0)
+    assert not beat(NOW + 15.0)
 
 
 # ---------------------------------------------------------------- hints
@@ -1446,6 +1470,59 @@ def test_a_database_without_the_tables_is_not_merely_busy(place: Place) -> None:
     with database.read() as tx:
         assert tx.boots.get("x") is None
     database.dispose()
+
+
+def test_of_two_changeovers_that_end_at_once_one_wakes_their_boot(database: Database) -> None:
+    ends = [changeover(state=_C.PUBLISHING) for _ in range(2)]
+    gang = boot(state=_B.PROMISED)
+    store(database, gang, *ends)
+    with database.write() as tx:
+        for end in ends:
+            tx.boots.promise(BootPromise(gang.id, end.device, 1, end.id, None))
+
+    def finish(end: Changeover) -> Callable[[Tx], None]:
+        return lambda tx: wake_served(tx, tx.changeovers.move(end, _C.DONE, NOW), NOW)
+
+    overlap(database, finish(ends[0]), finish(ends[1]))
+    with database.read() as tx:
+        found = tx.boots.get(gang.id)
+    assert found is not None
+    assert found.state is _B.READY
+
+
+def test_of_two_boots_that_are_cancelled_at_once_one_cancels_what_was_for_both(
+    database: Database,
+) -> None:
+    shared = changeover(state=_C.SETTLING)
+    boots = [boot(state=_B.PROMISED) for _ in range(2)]
+    store(database, shared, *boots)
+    with database.write() as tx:
+        for one in boots:
+            tx.boots.promise(BootPromise(one.id, shared.device, 1, shared.id, None))
+
+    def cancel(one: Boot) -> Callable[[Tx], Boot]:
+        return lambda tx: cancel_boot(tx, one, WHY, NOW)
+
+    overlap(database, cancel(boots[0]), cancel(boots[1]))
+    with database.read() as tx:
+        found = tx.changeovers.get(shared.id)
+    assert found is not None
+    assert found.cancel
+
+
+def test_whoever_wakes_boots_finds_those_that_are_being_put_to_sleep(database: Database) -> None:
+    sleepy = boot(state=_B.RECEIVED)
+    store(database, sleepy)
+    with database.write() as tx:
+        tx.boots.wake(NOW - 60)
+
+    def judge(tx: Tx) -> bool:
+        tx.boots.move(sleepy, _B.WAITING, NOW, wake_at=NOW + 300)
+        return tx.boots.woken_since(NOW - 1)
+
+    assert overlap(database, judge, lambda tx: tx.boots.wake(NOW) > 0) == [False, True]
+    with database.read() as tx:
+        assert tx.boots.wanting(NOW)
 
 
 def test_two_that_lock_each_other_out_are_busy_and_not_stuck(place: Place) -> None:

@@ -363,6 +363,9 @@ def test_killed_caller_leaves_no_lock_once_nothing_runs(locking: Rig) -> None:
         killed = time.monotonic()
         # A tool runs on and its lock says so; a simulated call has died with its caller.
         assert rig.programmer.read(rig.device).busy is (rig.kind == "command")
+        if rig.kind == "command":
+            renamed = rig.device.model_copy(update={"name": "another"})
+            assert rig.programmer.read(renamed).busy is True
         until(lambda: rig.programmer.read(rig.device).busy is False)
         if rig.kind == "command":
             assert time.monotonic() - killed > 0.3

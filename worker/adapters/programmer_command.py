@@ -158,10 +158,11 @@ class CommandDriver:
             return None
 
     def _lock(self, device: Device) -> Path:
-        return self._home / f"{device.name}.lock"
+        # By what stays the same: a tool may still run when the catalog renames its device.
+        return self._home / f"{device.provider}.lock"
 
     def _gate(self, device: Device) -> Path:
-        return self._home / f"{device.name}.gate"
+        return self._home / f"{device.provider}.gate"
 
     @contextmanager
     def _alone(self, device: Device) -> Iterator[int]:

@@ -13,7 +13,8 @@ from changeover.worker.store import Tx
 def wake_served(tx: Tx, done: Changeover, now: float) -> None:
     """One changeover is done; a boot is ready when all that it waits for are."""
     for boot_id in sorted({p.boot for p in tx.boots.promises(changeover=done.id)}):
-        boot = tx.boots.get(boot_id)
+        # Of two changeovers that end at once, the second must see that the first has.
+        boot = tx.boots.locked(boot_id)
         if boot is None or boot.state is not BootState.PROMISED:
             continue
         others = [
@@ -38,7 +39,7 @@ def disappoint(tx: Tx, changeover: Changeover, now: float) -> None:
         {"changeover": changeover.id},
     )
     for promise in tx.boots.promises(changeover=changeover.id):
-        boot = tx.boots.get(promise.boot)
+        boot = tx.boots.locked(promise.boot)
         if boot is not None and boot.state is BootState.PROMISED:
             tx.boots.move(boot, BootState.WAITING, now, reason=reason, wake_at=now)
     tx.hints.add(JUDGE, queue=PLAN_QUEUE, now=now)

@@ -81,6 +81,13 @@ class Boots:
         row = self.session.row(select(BootRow.__table__).where(BootRow.id == boot_id))
         return None if row is None else Boot(**row)
 
+    def locked(self, boot_id: str) -> Boot | None:
+        """The boot of that id; nobody else moves it before the commit."""
+        row = self.session.row(
+            select(BootRow.__table__).where(BootRow.id == boot_id).with_for_update()
+        )
+        return None if row is None else Boot(**row)
+
     def of_server(self, server: str) -> Boot | None:
         """The boot whose successor this is, else the one whose failed server it is.
 
@@ -334,11 +341,14 @@ class Boots:
         put its boots to sleep over what has changed meanwhile.
         """
         Switches(self.session).set(WOKEN, {"at": now}, now)
-        when = now if at is None else at
+        return self.rouse(now if at is None else at)
+
+    def rouse(self, at: float) -> int:
+        """All waiting boots are judged again at that time, if they were to be only later."""
         done = self.session.connection.execute(
             update(BootRow)
-            .where(BootRow.state == BootState.WAITING, BootRow.wake_at > when)
-            .values(wake_at=when)
+            .where(BootRow.state == BootState.WAITING, BootRow.wake_at > at)
+            .values(wake_at=at)
         )
         return int(done.rowcount)
 
@@ -355,8 +365,11 @@ class Boots:
         )
 
     def woken_since(self, then: float) -> bool:
-        """Whether something changed since then; see :meth:`wake`."""
-        woken = Switches(self.session).get(WOKEN)
+        """Whether something changed since then; see :meth:`wake`.
+
+        Ask last: whoever would wake boots from now on waits for the commit, and finds them.
+        """
+        woken = Switches(self.session).get(WOKEN, lock=True)
         return woken is not None and float(woken["at"]) >= then
 
     # -- promises ---------------------------------------------------------------------------

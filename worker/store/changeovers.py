@@ -74,6 +74,15 @@ class Changeovers:
         )
         return [Changeover(**row) for row in rows]
 
+    def lock(self, changeover_ids: Iterable[str]) -> None:
+        """None of them moves, or is promised to anybody, before the commit."""
+        self.session.rows(
+            select(ChangeoverRow.id)
+            .where(ChangeoverRow.id.in_(list(changeover_ids)))
+            .order_by(ChangeoverRow.id)
+            .with_for_update()
+        )
+
     def live_of_device(self, device: str) -> Changeover | None:
         """The live changeover of a device."""
         found = self._where(

@@ -56,12 +56,16 @@ class Leases:
     def due(self, name: str, now: float, every: float) -> bool:
         """Claim one run of a scheduled job: ``True`` at most once in ``every`` seconds.
 
-        Any number of beats may tick; the database decides which tick counts.
+        Any number of beats may tick; the database decides which tick counts. A run in the future
+        was claimed by a clock that was wrong: until then nothing would be swept.
         """
         self._ensure(name)
         done = self.session.connection.execute(
             update(LeaseRow)
-            .where(LeaseRow.name == name, LeaseRow.ran_at <= now - every)
+            .where(
+                LeaseRow.name == name,
+                or_(LeaseRow.ran_at <= now - every, LeaseRow.ran_at > now + every),
+            )
             .values(ran_at=now)
         )
         return bool(done.rowcount == 1)
@@ -87,9 +91,10 @@ class Switches:
             )
         )
 
-    def get(self, name: str) -> dict[str, Any] | None:
-        """The switch's value, if it was ever set."""
-        row = self.session.row(select(SwitchRow.value).where(SwitchRow.name == name))
+    def get(self, name: str, *, lock: bool = False) -> dict[str, Any] | None:
+        """The switch's value, if it was ever set. ``lock``: nobody sets it before the commit."""
+        statement = select(SwitchRow.value).where(SwitchRow.name == name)
+        row = self.session.row(statement.with_for_update() if lock else statement)
         return None if row is None else dict(row["value"])
 
     def under(self, prefix: str) -> dict[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from story.world import Cloud
 
 from changeover.models.blueprint import Blueprint
-from changeover.models.errors import Invalid, NotFound
+from changeover.models.errors import Invalid, NotFound, Unreachable
 from changeover.models.reasons import Reason
 from changeover.models.server_request import ServerRequest
 from changeover.models.states import BootState
@@ -244,3 +245,26 @@ def test_a_database_that_fails_leaves_no_trust(
     with pytest.raises(RuntimeError):
         queue(cloud, asked(), somebody)
     assert somebody.withdrawn == ["trust-0"]
+
+
+def test_a_commit_that_is_not_answered_keeps_the_trust(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sent again under its key, it is found queued, and can be created in its owner's name."""
+    somebody = Somebody(cloud.servers, "p1", "bob")
+    write = Database.write
+
+    @contextmanager
+    def lose(self: Database) -> Iterator[Any]:
+        with write(self) as tx:
+            yield tx
+        raise Unreachable("the answer to the commit is lost")
+
+    monkeypatch.setattr(Database, "write", lose)
+    with pytest.raises(Unreachable):
+        queue(cloud, asked(), somebody, key="k")
+    monkeypatch.undo()
+    again = queue(cloud, asked(), somebody, key="k")
+    assert not again.fresh
+    assert [boot.trust for boot in again.boots] == ["trust-0"]
+    assert "trust-0" not in somebody.withdrawn
