@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from changeover.models.catalog import Catalog, Function, Model, Owner
-from changeover.models.placement import Inventories, Inventory
+from changeover.models.placement import Inventories, Inventory, ProviderState
 
 
 def class_of(function: Function, model: Model) -> str:
@@ -59,6 +59,27 @@ def is_fenced(now: Inventories, model: Model, catalog: Catalog) -> bool:
     """Whether Placement refuses every new allocation of the model's classes."""
     own = own_classes(model, catalog)
     return all(inv.capacity <= 0 for rc, inv in now.items() if rc in own)
+
+
+def is_foreign(state: ProviderState, model: Model, catalog: Catalog) -> bool:
+    """Whether the provider has classes or traits that the catalog does not tell of."""
+    traits = state.traits - own_traits(catalog) - frozenset(model.traits)
+    return bool(state.inventories.keys() - own_classes(model, catalog) or traits)
+
+
+def left_over(
+    state: ProviderState, model: Model, catalog: Catalog, ever: Iterable[Function]
+) -> tuple[frozenset[str], frozenset[str]]:
+    """The open classes, and the traits, that the catalog gives to nothing on this model any more.
+
+    ``ever``: functions as catalogs had them before. No fence closes such a class.
+    """
+    given = [function for function in ever if model.name in function.fits]
+    classes = {rc for rc, inv in state.inventories.items() if inv.capacity > 0}
+    classes &= {function.resource_class for function in given}
+    traits = frozenset().union(*(function.traits for function in given))
+    known = own_traits(catalog) | frozenset(model.traits)
+    return frozenset(classes - own_classes(model, catalog)), (state.traits & traits) - known
 
 
 def offered(

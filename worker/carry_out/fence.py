@@ -16,6 +16,8 @@ from changeover.models.states import ChangeoverState
 from changeover.policies.offer import fenced, is_fenced, own_classes
 from changeover.worker.carry_out.guards import (
     in_use,
+    left_over_classes,
+    left_over_on,
     look,
     still_mine,
     stop_if_cancelled,
@@ -73,6 +75,8 @@ def _fence_one(job: Job, fence: Fence) -> Fence:
         if (state := _fenceable(world, device)) is None:
             continue
         still_mine(job)
+        if classes := left_over_on(world, device, state)[0]:
+            raise GiveUp(left_over_classes(device, classes))
         is_closed = is_fenced(state.inventories, model, world.catalog)
         if fence.before is None or not (is_closed or fence.before == state):
             # Also what others wrote since it was journaled first: that is to be put back.

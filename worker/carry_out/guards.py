@@ -6,7 +6,7 @@ by now, :class:`GiveUp` while nothing was programmed, :class:`Quarantine` once s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import cast
 
 from changeover.models.catalog import Device
@@ -14,7 +14,7 @@ from changeover.models.changeover import Changeover
 from changeover.models.errors import Reread, Unreachable
 from changeover.models.placement import ProviderState, Usage
 from changeover.models.reasons import Reason
-from changeover.policies.offer import is_fenced
+from changeover.policies.offer import is_fenced, is_foreign, left_over
 from changeover.worker.carry_out.job import GiveUp, Job, Quarantine
 from changeover.worker.world import World
 
@@ -48,6 +48,27 @@ def stop_if_cancelled(job: Job) -> None:
         now = tx.changeovers.get(job.changeover.id)
     if now is not None and now.cancel:
         raise GiveUp(Reason("changeover.cancelled", "an operator, or its purpose, cancelled it"))
+
+
+def left_over_on(
+    world: World, device: Device, state: ProviderState
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Classes and traits of functions that the catalog lost; see :func:`left_over`."""
+    model = world.model(device)
+    if not is_foreign(state, model, world.catalog):
+        return frozenset(), frozenset()
+    with world.database.read() as tx:
+        return left_over(state, model, world.catalog, tx.functions.ever())
+
+
+def left_over_classes(device: Device, classes: Collection[str]) -> Reason:
+    """That a device offers what no fence would close."""
+    return Reason(
+        "device.left_over",
+        f"{device.name} offers {', '.join(sorted(classes))}, of a function that the catalog does "
+        "not have any more: put it back until the device has another, or empty its inventory",
+        {"resource_classes": sorted(classes)},
+    )
 
 
 def look(world: World, provider: str) -> tuple[ProviderState, Usage]:

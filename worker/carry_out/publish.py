@@ -20,7 +20,7 @@ from changeover.policies.offer import (
     traits_with,
 )
 from changeover.worker.carry_out.done import done
-from changeover.worker.carry_out.guards import look, seen_idle, still_mine
+from changeover.worker.carry_out.guards import left_over_on, look, seen_idle, still_mine
 from changeover.worker.carry_out.job import Job, Quarantine
 from changeover.worker.carry_out.report import await_report
 from changeover.worker.holds import close
@@ -44,6 +44,7 @@ def publish(job: Job) -> Changeover:
         if other.provider != job.device.provider:
             _empty_sibling(job, world.device(other.provider))
     traits = traits_with(state.traits, job.function, job.model, world.catalog)
+    traits -= left_over_on(world, job.device, state)[1]
     generation = state.generation
     if job.device.owner == "cyborg":
         waiting = _await_cyborg(job, state, traits)
@@ -109,6 +110,7 @@ def _empty_sibling(job: Job, device: Device) -> None:
     state = world.placement.state(device.provider)
     still_mine(job)
     traits = traits_with(state.traits, None, model, world.catalog)
+    traits -= left_over_on(world, device, state)[1]
     generation = state.generation
     if traits != state.traits:
         generation = world.placement.put_traits(device.provider, generation, traits)

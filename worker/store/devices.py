@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import bindparam, func, or_, select, update
 
-from changeover.models.catalog import Catalog
+from changeover.models.catalog import Catalog, Function
 from changeover.models.reasons import Reason
 from changeover.models.tables import DeviceRow, FenceRow, FunctionRow, PromiseRow
 from changeover.worker.store.session import Session
@@ -236,6 +240,8 @@ class Functions:
             old = self.session.row(
                 select(FunctionRow.definition).where(FunctionRow.name == function.name)
             )
+            if old is not None and _shown_as(old["definition"]) != _shown_as(definition):
+                self._keep_former(old["definition"], now)
             fresh: dict[str, Any] = {"definition": definition, "known": True, "updated_at": now}
             if old is not None and old["definition"].get("artifact") != definition["artifact"]:
                 fresh.update(failed_devices=[], stopped=None)
@@ -245,6 +251,36 @@ class Functions:
                 .values(name=function.name, **values)
                 .on_conflict_do_update(index_elements=[FunctionRow.name], set_=fresh)
             )
+
+        gone = select(FunctionRow.name).where(FunctionRow.known.is_(False))
+        self._unread(gone)
+
+    def _keep_former(self, definition: dict[str, Any], now: float) -> None:
+        """Remember what devices may still offer: their function is shown otherwise from now on."""
+        name = definition["name"]
+        digest = hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()
+        values = {"definition": definition, "known": False, "updated_at": now}
+        self.session.connection.execute(
+            self.session.insert(FunctionRow)
+            .values(name=f"{name[:100]} #{digest[:8]}", failed_devices=[], stopped=None, **values)
+            .on_conflict_do_nothing()
+        )
+        self._unread([name])
+
+    def _unread(self, functions: Any) -> None:
+        """Devices that offered these are to be read anew before any of them is touched."""
+        self.session.connection.execute(
+            update(DeviceRow).where(DeviceRow.function.in_(functions)).values(read_at=None)
+        )
+
+    def ever(self) -> list[Function]:
+        """All functions that a catalog ever had, once for each way in which Placement shows it."""
+        rows = self.session.rows(select(FunctionRow.definition).order_by(FunctionRow.name))
+        found = []
+        for row in rows:
+            with suppress(ValidationError):  # of a release that described functions otherwise
+                found.append(Function.model_validate(row["definition"]))
+        return found
 
     def known(self) -> dict[str, dict[str, Any]]:
         """Functions that the catalog knew when it was loaded: each as it stood there, by name."""
@@ -305,6 +341,11 @@ class Functions:
         self.session.connection.execute(
             update(FunctionRow).where(FunctionRow.name == name).values(**values)
         )
+
+
+def _shown_as(definition: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    """By what Placement shows that a device has the function."""
+    return definition.get("resource_class"), sorted(definition.get("traits", ()))
 
 
 def by_provider(records: Iterable[DeviceRecord]) -> Mapping[str, DeviceRecord]:
