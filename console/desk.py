@@ -116,19 +116,23 @@ class Desk:
     @cached_property
     def placement(self) -> PlacementTenant:
         """Placement, reachable; raises ``Unreachable`` that says what to look at."""
-        from changeover.models.errors import Unreachable
+        from changeover.models.errors import ChangeoverError, Unreachable
         from changeover.worker.bootstrap import open_placement
 
         placement = open_placement(self.settings)
         try:
             placement.providers(name="changeover-looks-whether-it-answers")
-        except Unreachable as exc:
+        except ChangeoverError as exc:
             cloud = self.settings.cloud
-            named = f"of cloud {cloud}" if cloud else (self.settings.placement_endpoint or "")
+            named = f"of cloud {cloud}" if cloud else self.settings.placement_endpoint
+            named = f"Placement {named or 'of `changeover up`'}"
             look = "the cloud's entry in clouds.yaml" if cloud else "placement_endpoint"
+            if not isinstance(exc, Unreachable):
+                said = f"{named}: {exc.message}: check that {look} is right"
+                raise type(exc)(said, **exc.facts) from exc
             raise Unreachable(
-                f"Placement {named or 'of `changeover up`'} does not answer: check that it runs "
-                f"and that {look} is right ({exc.message.partition(': HTTP')[0]})"
+                f"{named} does not answer: check that it runs and that {look} is right "
+                f"({exc.message.partition(': HTTP')[0]})"
             ) from exc
         return placement
 

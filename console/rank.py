@@ -77,7 +77,10 @@ def rank(
         }
         for row in rows
     )
-    out.listing(rows, columns, shown, empty="no candidates")
+    none = "no candidates"
+    if resources:
+        none += ": Placement has none of these now, as of any class and trait that it does not know"
+    out.listing(rows, columns, shown, empty=none)
 
 
 def _read(path: Path) -> list[Candidate]:

@@ -19,6 +19,7 @@ from pydantic import (
 
 from changeover.models.errors import Invalid
 from changeover.models.flavor import Text, TextMap
+from changeover.models.limited_json import first_problem
 
 MOST_USER_DATA = 65535
 """Characters of base64 that Nova takes as user data."""
@@ -107,9 +108,7 @@ class Blueprint(_Part):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            path = ".".join(str(part) for part in first["loc"]) or "blueprint"
-            raise Invalid(f"{path}: {first['msg'].removeprefix('Value error, ')}") from None
+            raise Invalid(first_problem(error, "blueprint")) from None
 
     def as_json(self) -> dict[str, Any]:
         """What is stored; see :meth:`from_json`."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
+from pydantic import ValidationError
+
 from changeover.models.errors import Invalid
 
 MAX_BYTES = 1024 * 1024
@@ -101,3 +103,15 @@ def refuse(reason: str) -> NoReturn:
     """Raise ``Invalid`` with a reason that every log can take."""
     # Names in the reason may come from outside: keep it one line that every log can take.
     raise Invalid(reason.encode("unicode_escape").decode("ascii")[:300]) from None
+
+
+def first_problem(error: ValidationError, whole: str) -> str:
+    """The first thing that is wrong, with its place; ``whole`` names the value as such.
+
+    Only the place and the rule are shown: inputs may hold what must not be logged.
+    """
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    path = ".".join(str(part) for part in first["loc"]) or whole
+    if first["type"] in {"model_type", "model_attributes_type", "dict_type"}:
+        return f"{path}: must be a JSON object"
+    return f"{path}: {first['msg'].removeprefix('Value error, ')}"

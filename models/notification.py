@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from changeover.models.flavor import Flavor, RequestSpec, Text, TextMap, Wire
-from changeover.models.limited_json import NESTING, load, refuse, shown
+from changeover.models.limited_json import NESTING, first_problem, load, refuse, shown
 
 CAPACITY_FAILURES = frozenset({"NoValidHost"})
 """Exceptions of a failed build that capacity could have prevented (``_Remote`` is cut off)."""
@@ -272,10 +272,7 @@ def _validate(form: type[_WireT], message: Mapping[str, Any]) -> _WireT:
     try:
         return form.model_validate(message)
     except ValidationError as error:
-        # Only the place and the rule are shown: inputs may hold what must not be logged.
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        path = ".".join(str(part) for part in first["loc"])
-        refuse(f"{path}: {first['msg'].removeprefix('Value error, ')}")
+        refuse(first_problem(error, "body"))
 
 
 def _unwrapped(message: Mapping[str, Any]) -> Mapping[str, Any]:

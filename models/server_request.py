@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from changeover.models.blueprint import Blueprint
 from changeover.models.errors import Invalid
-from changeover.models.limited_json import load, refuse
+from changeover.models.limited_json import first_problem, load, refuse
 
 MOST_SERVERS = 1000
 """Servers of one request; each waits by itself."""
@@ -128,9 +128,7 @@ def parse_server_request(body: bytes | str) -> ServerRequest:
     try:
         wire = _RequestWire.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        path = ".".join(str(part) for part in first["loc"]) or "request"
-        refuse(f"{path}: {first['msg'].removeprefix('Value error, ')}")
+        refuse(first_problem(error, "request"))
     server = wire.server
     counts = {count for count in (server.min_count, server.max_count) if count is not None}
     if len(counts) > 1:

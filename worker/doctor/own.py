@@ -138,7 +138,7 @@ def processes(site: Site) -> Iterator[Check]:
             )
     late = ALIVE_SECONDS + LATE_SWEEPS * site.settings.sweep_seconds
     if swept_at is not None and now - swept_at <= late:
-        yield ok("processes.beat", f"a scheduled sweep ran {now - swept_at:.0f} s ago")
+        yield ok("processes.beat", f"a scheduled sweep ran {max(0.0, now - swept_at):.0f} s ago")
     else:
         said = "no scheduled sweep has ever run"
         if swept_at is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import tomllib
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -123,6 +125,35 @@ def test_check_fails_for_what_is_named_and_silent(
     verdicts = _verdicts(told.json)
     assert {verdicts[name] for name in ("broker", "notifications", "placement")} == {"failed"}
     assert "hunter2" not in told.out + told.err
+
+
+class _Page(BaseHTTPRequestHandler):
+    """Some other server, that answers anything with a page."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>It works!</html>")
+
+    def log_message(self, *_: object) -> None:  # type: ignore[override]  # to nobody
+        pass
+
+
+def test_another_server_in_the_place_of_placement_is_named(
+    tell: Teller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with HTTPServer(("127.0.0.1", 0), _Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("CHANGEOVER_PLACEMENT_ENDPOINT", endpoint)
+        told = tell("plan", "--json")
+        checks = {c["check"]: c for c in tell("config", "check", "--json").json}
+        server.shutdown()
+    said = checks["placement"]["said"]
+    assert told.error["message"] == said
+    assert (told.status, checks["placement"]["verdict"]) == (2, "failed")
+    assert said.startswith(f"Placement {endpoint}: GET /: the answer 200 is not of the documented")
+    assert said.endswith(": check that placement_endpoint is right")
 
 
 def test_check_names_every_mistake_of_the_catalog(tell: Teller, home: Home) -> None:

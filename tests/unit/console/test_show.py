@@ -141,3 +141,14 @@ def test_audit_of_one_thing(tell: Teller, home: Home) -> None:
     deeds = tell("audit", home.waiting[:8], "--json").json
     assert [d["action"] for d in deeds] == ["boot.received", "boot.waiting"]
     assert "no device that fits" in tell("audit", home.waiting).out
+
+
+LISTINGS = ["pools", "devices", "boots", "functions", "tasks", "changeovers", "plans", "audit"]
+
+
+@pytest.mark.parametrize("words", [*LISTINGS, "dead-letters", "callbacks", "reservations"])
+def test_the_objects_of_a_listing_have_the_same_fields(tell: Teller, words: str) -> None:
+    rows = tell(words, "--json").json
+    assert isinstance(rows, list)
+    assert len({tuple(row) for row in rows}) <= 1
+    assert rows or words not in LISTINGS

@@ -127,6 +127,14 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.parametrize(
+    ("body", "place"), [("[]", "request"), ("null", "request"), ('{"server": []}', "server")]
+)
+def test_what_is_no_object_is_refused(body: str, place: str) -> None:
+    with pytest.raises(Invalid, match=rf"^{place}: must be a JSON object$"):
+        parse_server_request(body)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.dictionaries(st.sampled_from([*LEAST, "metadata", "tags", "min_count"]), JSON), JSON)
 def test_whatever_comes_is_kept_whole_or_refused(server: dict[str, Any], hints: Any) -> None:
