@@ -36,7 +36,10 @@ def worker(
     desk: Desk, *, queues: str | None, host: str | None, concurrency: int | None
 ) -> NoReturn:
     """Become a Celery worker of the named queues."""
-    argv, env = worker_command(queues, host or desk.settings.host)
+    host = host or desk.settings.host
+    argv, env = worker_command(queues, host)
+    if host:
+        _say_whether_known(desk, host)
     _ready(desk)
     argv += ["--concurrency", str(concurrency or desk.settings.worker_concurrency)]
     _become(argv, env)
@@ -73,6 +76,19 @@ def worker_command(queues: str | None, host: str | None) -> tuple[list[str], dic
     if not served:
         raise Invalid("--queues names no queue")
     return ["worker", "--queues", ",".join(served), *WORKER_FLAGS], env
+
+
+def _say_whether_known(desk: Desk, host: str) -> None:
+    """A misspelt host has a queue too, into which nobody ever puts anything."""
+    with desk.database.read() as tx:
+        hosts = sorted({record.host for record in tx.devices.all()})
+    if host not in hosts:
+        known = ", ".join(hosts) or "none"
+        print(
+            f"no device is known on host {host} yet, so there is no work for it; hosts with "
+            f"devices: {known}",
+            file=sys.stderr,
+        )
 
 
 def _ready(desk: Desk) -> None:

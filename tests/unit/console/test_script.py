@@ -241,6 +241,13 @@ def test_worker_words() -> None:
             worker_command(wrong, None)
 
 
+def test_a_worker_of_a_host_without_devices_says_so(tell: Teller) -> None:
+    told = tell("worker", "--host", "hsot1")
+    assert "no device is known on host hsot1 yet" in told.err
+    assert "host1, host2" in told.err
+    assert "no device is known" not in tell("worker", "--host", "host1").err
+
+
 @pytest.mark.parametrize("words", [["worker"], ["beat"], ["listener"]])
 def test_processes_say_what_is_missing(home: Home, words: list[str]) -> None:
     told = home.script(*words)
