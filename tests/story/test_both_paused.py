@@ -71,7 +71,7 @@ def test_two_works_are_paused(scenario: Scenario, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not LONG, reason="the long run: CHANGEOVER_LONG=1")
-@pytest.mark.timeout(0)  # tens of minutes each
+@pytest.mark.timeout(0)  # minutes each, some half an hour
 @pytest.mark.parametrize("seconds", [0.0, 25.0], ids=["a moment", "longer than a lease"])
 @pytest.mark.parametrize("scenario", PAIRS, ids=lambda s: s.name)
 def test_two_works_are_paused_everywhere(
@@ -83,6 +83,8 @@ def test_two_works_are_paused_everywhere(
         if not at_once:
             break
         for works in at_once:
+            if not all(work.startswith("hint") for work in works):
+                continue  # with the long sweep it would take days
             first = second = 1
             while True:
                 tried += 1
