@@ -308,7 +308,7 @@ def _told(world: World, boot: Boot) -> str | None:
 
 def _adopt(world: World, boot: Boot, found: tuple[Server, ...]) -> Boot:
     """The unanswered create did work. Of two with one marker, the recorded or first one stays."""
-    order = (ServerStatus.ACTIVE, ServerStatus.BUILD, ServerStatus.ERROR, ServerStatus.OTHER)
+    order = (ServerStatus.ACTIVE, ServerStatus.OTHER, ServerStatus.BUILD, ServerStatus.ERROR)
     keep, *others = sorted(
         found, key=lambda s: (order.index(s.status) if s.status in order else len(order), s.uuid)
     )
@@ -319,7 +319,7 @@ def _adopt(world: World, boot: Boot, found: tuple[Server, ...]) -> Boot:
     for other in others:
         log.error("boot.doubled", kept=keep.uuid, other=other.uuid, status=other.status)
         # One that runs may be in use already: that is for its owner to say.
-        if other.status in {ServerStatus.ERROR, ServerStatus.BUILD}:
+        if other.status in {ServerStatus.ERROR, ServerStatus.BUILD} and not other.launched:
             try:
                 world.servers.delete(other.uuid)
             except (Refuse, AskOperator) as exc:
@@ -448,7 +448,8 @@ def _building(world: World, boot: Boot) -> Boot:
             BootState.CANCELLED,
             Reason("boot.successor_deleted", "its owner deleted the successor while it was built"),
         )
-    if server.status is ServerStatus.ACTIVE:
+    if server.status in {ServerStatus.ACTIVE, ServerStatus.OTHER} or server.launched:
+        # Also if its owner stopped or broke it before anybody looked: it is not ours to delete.
         return _booted(world, boot, server)
     if server.status is ServerStatus.BUILD and boot.server and boot.removed_at is None:
         ended = _unwanted(world, boot, boot.server, server)

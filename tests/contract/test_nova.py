@@ -435,10 +435,12 @@ def test_recorded_servers_that_did_not_fail() -> None:
     for name, status in (("show_active", ServerStatus.ACTIVE), ("show_building", "BUILD")):
         shown = ShownServer(recorded(name)["body"]["server"], (2, 100))
         assert shown.server().status == status
+        assert shown.server().launched is (name == "show_active")
         assert shown.failure() is None
     servers, more = nova_wire.listed(recorded("failed_since")["body"])
     assert more
     assert ShownServer(servers[0], (2, 100)).failure() is not None
+    assert not ShownServer(servers[0], (2, 100)).server().launched
 
 
 def test_what_an_old_nova_does_not_show_is_lost() -> None:

@@ -13,6 +13,7 @@ from story.test_holds import two_ready
 from story.world import AFTER, BEFORE, Cloud, Worker
 
 from changeover.models.errors import AskOperator, Refuse
+from changeover.worker.ports.servers import Server, ServerStatus
 
 
 def lose_provider(cloud: Cloud, device: str) -> None:
@@ -154,3 +155,26 @@ def test_a_changeover_that_nobody_takes_further_holds_no_boot_for_ever(tmp_path:
         assert outcomes(cloud) == {"boot expired: boot.changeover_stuck": 1}
         assert abandoned(cloud) == ["changeover.cancelled"]
         assert not cloud.checker.seen["programmed"]
+
+
+@pytest.mark.parametrize("status", [ServerStatus.OTHER, ServerStatus.ERROR])
+def test_what_became_of_a_successor_once_it_ran_is_its_owners(
+    status: ServerStatus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped, or broken by a resize, before anybody looked: it was booted, and is not deleted."""
+    with Cloud(tmp_path, patience_seconds=60.0) as cloud:
+        real = cloud.servers.get
+
+        def get(uuid: str) -> Server | None:
+            server = real(uuid)
+            ran = server is not None and server.status is ServerStatus.ACTIVE
+            return replace(server, status=status, fault="resize") if server and ran else server
+
+        monkeypatch.setattr(cloud.servers, "get", get)
+        cloud.fail_boot("vgpu.8q")
+        cloud.calm()
+        cloud.checker.finally_()
+        cloud.checker.check()
+        assert outcomes(cloud) == {"boot booted: boot.booted": 1}
+        [alive] = [s for s in cloud.checker.replaces if cloud.checker.status[s] == "ACTIVE"]
+        assert real(alive) is not None

@@ -219,7 +219,7 @@ def test_a_server_in_error_is_decided_on_once_its_fault_is_known(
                 return None
             if MARKER in found.metadata:
                 said = "No valid host was found."
-                found = replace(found, status=ServerStatus.ERROR, fault=said)
+                found = replace(found, status=ServerStatus.ERROR, fault=said, launched=False)
             now = cloud.clock.now()
             known = now >= first.setdefault(uuid, now) + seconds
             return found if known else replace(found, fault="")
@@ -308,7 +308,7 @@ def test_its_owner_deletes_it_while_its_successor_is_built(tmp_path: Path, *, bu
             found = get(uuid)
             if found is None or not slow or found.status is not ServerStatus.ACTIVE:
                 return found
-            return replace(found, status=ServerStatus.BUILD)
+            return replace(found, status=ServerStatus.BUILD, launched=False)
 
         cloud.servers.get = building  # type: ignore[method-assign]  # a Nova that builds slowly
         [server] = cloud.fail_boot(FLAVOR)

@@ -121,6 +121,7 @@ class _ServerWire(Wire):
     user_data: Annotated[str | None, BeforeValidator(_none_if_empty)] = Field(
         default=None, alias="OS-EXT-SRV-ATTR:user_data", repr=False
     )
+    launched: Maybe = Field(default=None, alias="OS-SRV-USG:launched_at")
     zone: Maybe = Field(default=None, alias="OS-EXT-AZ:availability_zone")
     pinned_zone: Maybe = Field(default=None, alias="pinned_availability_zone")
     server_groups: tuple[Text, ...] = ()
@@ -175,6 +176,7 @@ class ShownServer:
             blueprint=self._blueprint(hints),
             lost=tuple(lost),
             extra_specs=dict(wire.flavor.extra_specs),
+            launched=wire.launched is not None,
         )
 
     def spec(self) -> RequestSpec:

@@ -64,6 +64,7 @@ class Server:
     ``blueprint`` is all that can be recovered of its creation; ``lost`` names the fields of it
     that cannot be, though they may have been given. ``extra_specs`` are those of its flavor.
     ``fault`` is the message of an ERROR server, with the exception's name where Nova tells it.
+    ``launched``: its guest was started once: whatever became of it since, its build succeeded.
     """
 
     uuid: str
@@ -77,6 +78,7 @@ class Server:
     blueprint: Blueprint | None = None
     lost: tuple[str, ...] = ()
     extra_specs: Mapping[str, str] = field(default_factory=dict)
+    launched: bool = False
 
     @property
     def no_valid_host(self) -> bool:

@@ -872,4 +872,5 @@ def _server(row: sqlite3.Row) -> Server:
             }
         ),
         lost=("networks",) if lost else (),
+        launched=row["launched"] is not None,
     )
