@@ -102,6 +102,8 @@ def _ready(desk: Desk) -> None:
 
 def _become(argv: list[str], env: dict[str, str]) -> NoReturn:
     """Replace this process: whoever supervises it has one process and one id to look after."""
-    command = [sys.executable, "-m", "celery", "--app", "changeover.worker.app", *argv]
+    # Quiet: a banner among the log's lines is none of them.
+    celery = ["-m", "celery", "--quiet", "--app", "changeover.worker.app"]
+    command = [sys.executable, *celery, *argv]
     sys.stdout.flush()
     os.execve(sys.executable, command, {**os.environ, **env})  # noqa: S606 - no shell is wanted

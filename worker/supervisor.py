@@ -210,7 +210,8 @@ class Supervisor:
         settings = self.settings
         self.env |= as_environment(settings)
         queues = [*CENTRAL_QUEUES, *([host_queue(settings.host)] if settings.host else [])]
-        celery = [sys.executable, "-m", "celery", "-A", "changeover.worker.app"]
+        # Quiet: a banner among the log's lines is none of them.
+        celery = [sys.executable, "-m", "celery", "--quiet", "--app", "changeover.worker.app"]
         worker = [
             *celery, "worker",
             "--queues", ",".join(queues),

@@ -286,6 +286,8 @@ def test_processes_start_and_end_on_sigterm(
         assert ready in log.read_text(encoding="utf-8"), log.read_text(encoding="utf-8")
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+        assert "celery beat v" not in log.read_text(encoding="utf-8")
+        assert "[config]" not in log.read_text(encoding="utf-8")
     finally:
         process.kill()
         process.wait()
