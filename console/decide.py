@@ -13,7 +13,7 @@ def approve(
     desk: Desk, out: Output, plan_id: str, *, only: Sequence[str], without: Sequence[str]
 ) -> None:
     """Approve a recommended plan, or part of it."""
-    from changeover.console.explain import find_id
+    from changeover.console.subject import find_id
 
     plan_id = find_id(desk, plan_id, "plan")
     devices = desk.operator.approve(plan_id, only=only, without=without)
@@ -27,7 +27,7 @@ def approve(
 
 def refuse(desk: Desk, out: Output, plan_id: str) -> None:
     """Refuse a recommended plan."""
-    from changeover.console.explain import find_id
+    from changeover.console.subject import find_id
 
     plan_id = find_id(desk, plan_id, "plan")
     desk.operator.refuse(plan_id)
@@ -39,7 +39,7 @@ def refuse(desk: Desk, out: Output, plan_id: str) -> None:
 
 def replay(desk: Desk, out: Output, plan_id: str) -> int:
     """Make a plan again; status 1 if it comes out differently."""
-    from changeover.console.explain import find_id
+    from changeover.console.subject import find_id
     from changeover.worker.replan import replan
 
     plan_id = find_id(desk, plan_id, "plan")

@@ -53,7 +53,7 @@ def _described(desk: Desk, task: Task) -> str:
 
 def cancel(desk: Desk, out: Output, subject: str) -> None:
     """Cancel a task, a boot or a changeover."""
-    from changeover.console.explain import find_subject
+    from changeover.console.subject import find_subject
     from changeover.models.changeover import Changeover
 
     found = find_subject(desk, subject)
@@ -84,7 +84,7 @@ def release(desk: Desk, out: Output, device: str) -> None:
 
 def retry(desk: Desk, out: Output, boot: str) -> None:
     """Judge a waiting boot again now."""
-    from changeover.console.explain import find_id
+    from changeover.console.subject import find_id
 
     boot_id = find_id(desk, boot, "boot")
     desk.operator.retry(boot_id)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from changeover.console.desk import Desk
 from changeover.console.render import Column, Output, plain, short
+from changeover.models.errors import ChangeoverError
 from changeover.models.states import BOOT_WANTS
 
 if TYPE_CHECKING:
@@ -41,6 +42,14 @@ def previewed(desk: Desk, boots: Sequence[Boot] | None = None) -> dict[str, Any]
         with desk.database.read() as tx:
             boots = tx.boots.in_states(BOOT_WANTS)
     return _document(desk, preview(world, boots))
+
+
+def preview_or_error(desk: Desk, *boots: Boot) -> dict[str, Any]:
+    """A preview, or why there is none: an explanation must not fail with a silent Placement."""
+    try:
+        return previewed(desk, boots or None)
+    except ChangeoverError as exc:
+        return {"error": {"kind": type(exc).__name__, "message": exc.message}}
 
 
 def _document(desk: Desk, seen: Preview) -> dict[str, Any]:

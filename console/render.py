@@ -74,6 +74,11 @@ def span(seconds: float | None) -> str:
     return f"{total}s"
 
 
+def due(at: float, now: float) -> str:
+    """In what time something is due, in words."""
+    return "now" if at <= now else f"in {span(at - now)}"
+
+
 def moment(at: float) -> str:
     """A moment in local time."""
     from datetime import UTC, datetime

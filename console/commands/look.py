@@ -16,10 +16,10 @@ commands = typer.Typer()
 @commands.command()
 def status(*, json: Json = False) -> None:
     """Everything at a glance."""
-    from changeover.console import show
+    from changeover.console.status import status as show_status
 
     with open_desk() as desk:
-        show.status(desk, Output(json))
+        show_status(desk, Output(json))
 
 
 @commands.command()
@@ -31,19 +31,19 @@ def alive(
     json: Json = False,
 ) -> None:
     """Whether a process of this host lives; for health checks."""
-    from changeover.console import show
+    from changeover.console.status import alive as show_alive
 
     with open_desk() as desk:
-        show.alive(desk, Output(json), role)
+        show_alive(desk, Output(json), role)
 
 
 @commands.command()
 def pools(*, fresh: Fresh = False, json: Json = False) -> None:
     """Functions: what offers them, what is free, who waits."""
-    from changeover.console import show
+    from changeover.console.devices import pools as show_pools
 
     with open_desk() as desk:
-        show.pools(desk, Output(json), fresh=fresh)
+        show_pools(desk, Output(json), fresh=fresh)
 
 
 @commands.command()
@@ -65,10 +65,10 @@ def devices(
     json: Json = False,
 ) -> None:
     """Devices: what they offer, and whether they are free."""
-    from changeover.console import show
+    from changeover.console.devices import devices as show_devices
 
     with open_desk() as desk:
-        show.devices(desk, Output(json), host=host, function=function, fresh=fresh)
+        show_devices(desk, Output(json), host=host, function=function, fresh=fresh)
 
 
 @commands.command()
@@ -136,13 +136,14 @@ def functions(
     json: Json = False,
 ) -> None:
     """What devices can be programmed to do."""
-    from changeover.console import operate, show
+    from changeover.console.devices import functions as show_functions
+    from changeover.console.operate import allow as allow_function
 
     with open_desk() as desk:
         if allow is not None:
-            operate.allow(desk, Output(json), allow)
+            allow_function(desk, Output(json), allow)
         else:
-            show.functions(desk, Output(json))
+            show_functions(desk, Output(json))
 
 
 @commands.command()
@@ -216,10 +217,10 @@ def audit(
     json: Json = False,
 ) -> None:
     """What was done, by whom and why, oldest first."""
-    from changeover.console import show
+    from changeover.console.history import audit as show_audit
 
     with open_desk() as desk:
-        show.audit(desk, Output(json), subject, limit=limit)
+        show_audit(desk, Output(json), subject, limit=limit)
 
 
 @commands.command()

@@ -102,6 +102,10 @@ class Changeovers:
         """The changeovers that were started for a task."""
         return self._where(ChangeoverRow.subject == subject)
 
+    def of_plan(self, plan_id: str) -> list[Changeover]:
+        """The changeovers that a plan started, newest first."""
+        return self._where(ChangeoverRow.plan_id == plan_id, newest=True)
+
     def stuck(self, now: float) -> list[Changeover]:
         """Due changeovers on which nobody works: unleased, or with a lapsed lease."""
         return self._where(
