@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from changeover.console import given
 from changeover.console.desk import Desk
 from changeover.console.render import Column, Output
 from changeover.models.errors import Invalid
@@ -161,14 +162,14 @@ def _replay(workload: Workload, name: str, seed: int, follow: Follow) -> Replay:
         raise Invalid(f"policy {name} failed: {exc!r}") from exc
 
 
-def _read(path: Path, parse: Callable[[TextIO], T]) -> T:
+def _read(path: Path, parse: Callable[[Iterator[str]], T]) -> T:
     """A CSV file, compressed or not; errors name the file."""
     try:
         if path.suffix == ".gz":
             with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as lines:
-                return parse(lines)
+                return parse(given.lines(lines))
         with path.open(encoding="utf-8-sig", newline="") as lines:
-            return parse(lines)
+            return parse(given.lines(lines))
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as exc:
         raise Invalid(f"{path}: cannot be read: {exc}") from exc
     except Invalid as exc:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from changeover.console import given
 from changeover.models.errors import Invalid
 
 if TYPE_CHECKING:
@@ -30,14 +31,7 @@ class Layout:
 
 def load_layout(path: Path) -> Layout:
     """Read a layout file; raises ``Invalid`` with all problems, one a line."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as exc:
-        raise Invalid(f"{path}: {exc.strerror}") from exc
-    if len(data) > MAX_BYTES:
-        raise Invalid(f"{path}: is longer than {MAX_BYTES} bytes")
-    return parse_layout(data, str(path))
+    return parse_layout(given.read(path, MAX_BYTES), str(path))
 
 
 def parse_layout(data: bytes, name: str) -> Layout:

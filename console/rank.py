@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from changeover.console import given
 from changeover.console.desk import Desk
 from changeover.console.render import Column, Output
 from changeover.models.errors import Invalid
@@ -85,11 +85,9 @@ def rank(
 
 def _read(path: Path) -> list[Candidate]:
     name = "standard input" if str(path) == "-" else str(path)
+    text = given.read(path)
     try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
         data = json.loads(text)
-    except OSError as exc:
-        raise Invalid(f"{name}: {exc.strerror}") from exc
     except (ValueError, RecursionError) as exc:
         raise Invalid(f"{name}: is not JSON: {exc}") from exc
     try:
@@ -130,12 +128,12 @@ def _ask_placement(
     from changeover.worker.demand import CANDIDATES_LIMIT
 
     amounts: dict[str, int] = {}
-    for text in (part for given in resources for part in given.split(",")):
+    for text in (part for each in resources for part in each.split(",")):
         name, _, amount = text.partition("=")
         if not name or not amount.isascii() or not amount.isdigit() or not int(amount):
             raise Invalid(f"--resources {text}: write CLASS=AMOUNT, as VGPU=1")
         amounts[name] = int(amount)
-    traits = frozenset(trait for given in required for trait in given.split(",") if trait)
+    traits = frozenset(trait for each in required for trait in each.split(",") if trait)
     request = ResourceRequest((RequestGroup(resources=amounts, required=traits),))
     found = desk.placement.candidates(request, CANDIDATES_LIMIT)
     names = desk.device_names

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from changeover.console import given
 from changeover.console.desk import Desk
 from changeover.console.render import Output
 from changeover.models.errors import Invalid, NotFound
@@ -33,9 +34,10 @@ def replay(desk: Desk, out: Output, path: Path) -> None:
     counts = Counter[str]()
     letters: list[tuple[int, str]] = []
     boots: list[str] = []
+    ends: list[str] = []
     topics = desk.settings.notification_topics
     with _opened(path) as file:
-        numbered = ((n, body) for n, line in enumerate(file, 1) if (body := line.strip()))
+        numbered = _numbered(file, ends)
         while batch := list(islice(numbered, AT_ONCE)):
             lines = [(number, unwrapped(line, topics)) for number, line in batch]
             counts[OTHER_TOPIC] += sum(body is None for _, body in lines)
@@ -64,10 +66,22 @@ def replay(desk: Desk, out: Output, path: Path) -> None:
             out.line(f"  boot {boot}: see `changeover explain {boot}`")
         if (unsent := desk.unsent) is not None and outcomes.keys() - {"ignored", OTHER_TOPIC}:
             out.note(unsent)
+    if ends:
+        raise Invalid(f"{path}: {ends[0]}")
     if not letters:
         return
     where = "\n".join(f"{path}:{n}: {reason}" for n, reason in letters[:SHOWN])
     raise Invalid(f"{len(letters)} kept as dead letters, see `changeover dead-letters`:\n{where}")
+
+
+def _numbered(file: BinaryIO, ends: list[str]) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank. Why they end early, if so, is added to ``ends``."""
+    try:
+        for number, line in enumerate(given.lines(file), 1):
+            if body := line.strip():
+                yield number, body
+    except Invalid as exc:
+        ends.append(exc.message)
 
 
 def unwrapped(line: bytes, topics: Iterable[str]) -> bytes | str | None:

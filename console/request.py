@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from changeover.console import given
 from changeover.console.desk import Desk
 from changeover.console.render import Output, plain, short, span
 from changeover.models.errors import Invalid, Refuse
@@ -63,21 +63,16 @@ def user_data(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        raw = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-    except OSError as exc:
-        raise Invalid(f"--user-data: {path}: {exc.strerror}") from exc
-    return base64.b64encode(raw).decode()
+        return base64.b64encode(given.read(path)).decode()
+    except Invalid as exc:
+        raise Invalid(f"--user-data: {exc.message}") from exc
 
 
 def read_request(path: Path) -> ServerRequest:
     """Nova's own create request from a file; ``-`` is standard input."""
     from changeover.models.server_request import parse_server_request
 
-    try:
-        body = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-    except OSError as exc:
-        raise Invalid(f"{path}: {exc.strerror}") from exc
-    return parse_server_request(body)
+    return parse_server_request(given.read(path))
 
 
 def submit(
