@@ -179,8 +179,9 @@ _OWNER_DELETED = Reason("boot.owner_deleted", "its owner deleted the failed serv
 
 def _seen_to(world: World, boot: Boot, failed: Server) -> Boot | None:
     """End the boot if somebody else has seen to the failed server."""
-    if failed.status is not ServerStatus.ERROR:
-        reason = Reason("boot.not_failed", f"the server is {failed.status}: somebody saw to it")
+    if failed.status is not ServerStatus.ERROR or failed.launched:
+        how = "ran once" if failed.launched else f"is {failed.status}"
+        reason = Reason("boot.not_failed", f"the server {how}: somebody saw to it")
         return _give_back(world, boot, BootState.CANCELLED, reason)
     owner = _whose(world, boot, failed)
     if owner is None:

@@ -317,7 +317,9 @@ def test_a_full_page_asks_the_hosts_whether_cells_are_down(
     assert servers.find("m", "demo", 0.0).complete
     nova.faults.cell_down = True
     assert not servers.find("m", "demo", 0.0).complete
-    assert servers.host_up("cmp1") is None
+    with pytest.raises(Unreachable, match="the cell of cmp1 is down"):
+        servers.host_up("cmp1")
+    assert servers.host_up("cmp2") is None
 
 
 def test_a_server_in_a_cell_that_is_down_is_neither_there_nor_gone(
@@ -441,6 +443,8 @@ def test_recorded_servers_that_did_not_fail() -> None:
     assert more
     assert ShownServer(servers[0], (2, 100)).failure() is not None
     assert not ShownServer(servers[0], (2, 100)).server().launched
+    ran = {**servers[0], "OS-SRV-USG:launched_at": "2026-11-26T00:57:59.000000"}
+    assert ShownServer(ran, (2, 100)).failure() is None
 
 
 def test_what_an_old_nova_does_not_show_is_lost() -> None:

@@ -12,7 +12,7 @@ from story.test_guards import abandoned, quarantined
 from story.test_holds import two_ready
 from story.world import AFTER, BEFORE, Cloud, Worker
 
-from changeover.models.errors import AskOperator, Refuse
+from changeover.models.errors import AskOperator, Refuse, Unreachable
 from changeover.worker.ports.servers import Server, ServerStatus
 
 
@@ -178,3 +178,47 @@ def test_what_became_of_a_successor_once_it_ran_is_its_owners(
         assert outcomes(cloud) == {"boot booted: boot.booted": 1}
         [alive] = [s for s in cloud.checker.replaces if cloud.checker.status[s] == "ACTIVE"]
         assert real(alive) is not None
+
+
+def test_a_server_of_which_nova_tells_nothing_keeps_no_other_waiting(tmp_path: Path) -> None:
+    """Its failure was told without its request, and the cell that knows it is down."""
+    with Cloud(tmp_path, patience_seconds=60.0) as cloud:
+
+        def down(_: Worker, when: str, call: str) -> None:
+            if (when, call) == (BEFORE, "servers.asked"):
+                raise Unreachable("its cell is down")
+
+        cloud.worker("calm").plan = down
+        cloud.servers.boot("strange", "vgpu.8q")
+        for message in cloud.notifications:
+            message["payload"]["nova_object.data"]["request_spec"] = None
+        cloud.tell_all()
+        [other] = cloud.fail_boot("fpga.regex")
+        cloud.calm()
+        cloud.checker.finally_()
+        cloud.checker.check()
+        assert outcomes(cloud) == {"boot booted: boot.booted": 1, "boot expired: boot.received": 1}
+        with cloud.database.read() as tx:
+            found = tx.boots.of_server(other)
+        assert found is not None
+        assert (found.finished_at or 0.0) < found.received_at + 60.0
+
+
+def test_a_server_that_ran_once_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shelved, and then set to ERROR: its last fault may well be that no host was found."""
+    with Cloud(tmp_path, patience_seconds=60.0) as cloud:
+        real = cloud.servers.get
+
+        def get(uuid: str) -> Server | None:
+            server = real(uuid)
+            return None if server is None else replace(server, launched=True)
+
+        monkeypatch.setattr(cloud.servers, "get", get)
+        cloud.fail_boot("vgpu.8q")
+        cloud.calm()
+        cloud.checker.finally_()
+        cloud.checker.check()
+        assert outcomes(cloud) == {"boot cancelled: boot.not_failed": 1}
+        assert not cloud.checker.seen["created again"]

@@ -215,6 +215,8 @@ class ShownServer:
         wire = self._wire
         if wire.status != "ERROR" or wire.host is not None or wire.fault is None:
             return None
+        if wire.launched is not None:  # shelved since, and set to ERROR: its owner's disk is kept
+            return None
         if NO_VALID_HOST not in wire.fault.message:
             return None
         return BuildFailed(

@@ -237,11 +237,10 @@ class NovaServers:
     def host_up(self, host: str) -> bool | None:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
         query = [("binary", "nova-compute"), ("host", host)]
-        states = [
-            service.get("state")
-            for service in self._services(query)
-            if service.get("host") == host and service.get("status") != nova_wire.UNKNOWN
-        ]
+        services = [one for one in self._services(query) if one.get("host") == host]
+        if any(service.get("status") == nova_wire.UNKNOWN for service in services):
+            raise Unreachable(f"the cell of {host} is down: whether its host is up is not known")
+        states = [service.get("state") for service in services]
         if not states or not all(isinstance(state, str) for state in states):
             return None
         return all(state == "up" for state in states)

@@ -171,5 +171,5 @@ class Servers(Protocol):
         ...
 
     def host_up(self, host: str) -> bool | None:
-        """Whether the host's compute service is up; ``None`` if nobody knows."""
+        """Whether the host's compute service is up; ``None`` if it has none that Nova knows of."""
         ...

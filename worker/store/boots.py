@@ -285,6 +285,14 @@ class Boots:
         if done.rowcount != 1:
             raise Reread(f"boot {boot.id} was judged meanwhile", boot=boot.id)
 
+    def put_off(self, boot: Boot, wake_at: float) -> None:
+        """Judge a boot that was not judged yet only then."""
+        self.session.connection.execute(
+            update(BootRow)
+            .where(BootRow.id == boot.id, BootRow.state == BootState.RECEIVED)
+            .values(wake_at=wake_at)
+        )
+
     def postpone(self, boot: Boot, wake_at: float, reason: Reason, **changes: Any) -> Boot:
         """Look at a leased boot again at ``wake_at``, or raise :class:`Reread`."""
         row = self.session.row(

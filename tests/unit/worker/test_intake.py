@@ -200,7 +200,7 @@ def test_the_order_of_what_is_told_of_one_server_counts_in_a_batch_too(
     told = [failure(server), about("delete", server)]
     told = [*(reversed(told) if turned else told), failure()]
     accepted = intake.accept_all([json.dumps(message) for message in told], "test")
-    expected = ["woke", "boot", "boot"] if turned else ["boot", "owner_deleted", "boot"]
+    expected = ["woke", "gone", "boot"] if turned else ["boot", "owner_deleted", "boot"]
     assert outcomes(accepted) == expected
 
 
