@@ -119,11 +119,16 @@ def load_catalog(settings: Settings) -> Catalog:
     return load_catalog_file(path)
 
 
+WHOLE_ANSWER = 6
+"""Times the longest silence of a service that an answer which keeps coming may take."""
+
+
 def _limits(settings: Settings) -> Timeouts:
     """How long to wait for a service of the cloud."""
     from changeover.worker.adapters.service_http import Timeouts  # noqa: PLC0415 - see above
 
-    return Timeouts(read=settings.request_timeout_seconds)
+    silence = settings.request_timeout_seconds
+    return Timeouts(read=silence, total=WHOLE_ANSWER * silence)
 
 
 def open_placement(settings: Settings) -> PlacementTenant:

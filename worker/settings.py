@@ -162,7 +162,10 @@ class Settings(BaseSettings):
         default=15.0, ge=1.0, description="a worker silent for so long is taken over from"
     )
     request_timeout_seconds: float = Field(
-        default=10.0, gt=0.0, description="longest wait for one answer of a remote service"
+        default=10.0,
+        gt=0.0,
+        description="longest silence of a remote service; an answer that keeps coming may take six "
+        "times as long",
     )
     patience_seconds: float = Field(
         default=3600.0, gt=0.0, description="how long a failed boot is tried to be rescued"

@@ -33,6 +33,8 @@ from changeover.models.placement import Inventory, RequestGroup, ResourceRequest
 from changeover.worker.adapters import service_http
 from changeover.worker.adapters.placement_http import HttpPlacement
 from changeover.worker.adapters.service_http import Timeouts
+from changeover.worker.bootstrap import open_placement
+from changeover.worker.settings import Settings
 
 P = "/resource_providers/u"
 FAST = Timeouts(connect=1.0, read=0.3, total=1.0)
@@ -343,6 +345,13 @@ def test_other_forms(server: Placement, placement: HttpPlacement, name: str, bod
     call, make = CALLS[name]
     server.replies[call] = answer(200, body)
     assert type(raised(lambda: make(placement))) is Garbled
+
+
+def test_the_setting_bounds_a_whole_answer_too() -> None:
+    settings = Settings(placement_endpoint="http://127.0.0.1:1", request_timeout_seconds=100.0)
+    placement = open_placement(settings)
+    assert isinstance(placement, HttpPlacement)
+    assert placement._service.timeouts == Timeouts(read=100.0, total=600.0)
 
 
 def test_endless_answers_end(
