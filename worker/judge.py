@@ -6,7 +6,7 @@ together in the next round: no fixed batch window, and no plan made on half of w
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -359,7 +359,10 @@ def _is_free(decision: _Decision, promise: Promise) -> bool:
 def _promise(
     tx: Tx, boot: Boot, promises: Sequence[Promise], coming: Mapping[str, str], now: float
 ) -> None:
-    made = [BootPromise(boot.id, p.device, p.slots, coming.get(p.device), None) for p in promises]
+    slots = Counter[str]()
+    for one in promises:
+        slots[one.device] += one.slots  # several needs may be served by one device
+    made = [BootPromise(boot.id, d, n, coming.get(d), None) for d, n in slots.items()]
     names = ", ".join(sorted({p.function for p in promises}))
     if all(p.changeover is None for p in made):
         _ready(tx, boot, made, now, Reason("boot.slots_free", f"slots of {names} are free now"))

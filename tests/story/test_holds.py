@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from story.world import BEFORE, Cloud, Stepper
 
+from changeover.models.flavor import Flavor
 from changeover.models.states import BootState
 from changeover.worker.reboot import reboot
 
@@ -85,3 +86,27 @@ def test_two_boots_open_one_device_at_once(first: int, tmp_path: Path) -> None:
             cloud.checker.finally_()
             assert not cloud.checker.violations, (second, cloud.checker.violations)
             assert cloud.checker.seen["boot booted: boot.booted"] == 2, second
+
+
+def test_what_one_device_gives_to_two_needs_of_a_boot_is_held_for_both(tmp_path: Path) -> None:
+    """Another boot that is judged meanwhile must not be promised the second slot."""
+    with Cloud(tmp_path) as cloud:
+        specs = {"group_policy": "none"}
+        for group in "12":
+            specs[f"resources{group}:{VGPU}"] = "1"
+            specs[f"trait{group}:CUSTOM_VGPU_TYPE_NVIDIA_37"] = "required"
+        two = Flavor(
+            name="two", flavorid="two", vcpus=1, memory_mb=64, root_gb=1, extra_specs=specs
+        )
+        cloud.servers.add_flavor(two)
+        cloud.fail_boot("two")
+        cloud.worker("a").judge()
+        with cloud.database.read() as tx:
+            assert [p.slots for p in tx.boots.promises()] == [2]
+        cloud.fail_boot("vgpu.8q")
+        cloud.calm()
+        with cloud.database.read() as tx:
+            boots = {boot.name: boot for boot in tx.boots.listed(over=True, limit=9)}
+        assert (boots["two"].state, boots["two"].attempt) == (BootState.BOOTED, 1)
+        cloud.checker.finally_()
+        cloud.checker.check()
