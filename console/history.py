@@ -14,7 +14,7 @@ def audit(desk: Desk, out: Output, subject: str | None, *, limit: int = 100) -> 
     """What was done, by whom, oldest first."""
     wanted = None if subject is None else find_subject(desk, subject).id
     with desk.database.read() as tx:
-        found = tx.audit.latest(limit) if wanted is None else tx.audit.of(wanted, limit)
+        found = tx.audit.latest(limit) if wanted is None else tx.audit.about(wanted, limit)
     history(out, found, desk.device_names)
 
 

@@ -30,10 +30,13 @@ def find_subject(desk: Desk, text: str) -> Found:
 
 def _new_device(desk: Desk, text: str) -> Found:
     """A device that the catalog names and the workers do not know yet."""
-    from changeover.worker.store.lookup import Found
+    from changeover.worker.store.lookup import LEAST_CHARACTERS, Found
 
+    few = ""
+    if len(text) < LEAST_CHARACTERS:
+        few = f" (of an id at least {LEAST_CHARACTERS} characters are needed)"
     missing = (
-        f"there is no device, boot, server, changeover, task or plan {text}: see "
+        f"there is no device, boot, server, changeover, task or plan {text}{few}: see "
         "`changeover devices`, `boots`, `changeovers`, `tasks` and `plans`"
     )
     try:

@@ -143,6 +143,14 @@ def test_audit_of_one_thing(tell: Teller, home: Home) -> None:
     assert "no device that fits" in tell("audit", home.waiting).out
 
 
+def test_audit_of_a_device_tells_of_its_changeovers_and_tasks(tell: Teller, home: Home) -> None:
+    task = home.operator.program("gzip", device="fpga4").id
+    deeds = tell("audit", "fpga4", "--json").json
+    assert {deed["subject"] for deed in deeds} == {home.live, task}
+    assert "fpga4" not in {deed["subject"] for deed in tell("audit", "fpga9", "--json").json}
+    assert "of an id at least 4 characters" in tell("audit", home.live[:3]).err
+
+
 LISTINGS = ["pools", "devices", "boots", "functions", "tasks", "changeovers", "plans", "audit"]
 
 
