@@ -40,6 +40,8 @@ class Workload:
     program_seconds: float
     patience: float
     name: str
+    files: tuple[Path, ...] = ()
+    """What it was read from."""
 
     def beyond(self) -> dict[str, int]:
         """Boots that need more than the whole fleet could ever offer, by function."""
@@ -52,7 +54,8 @@ def from_files(events: Path, fleet: Path, *, program_seconds: float, patience: f
     from changeover.models.workload import parse_events, parse_fleet
 
     boots = _read(events, parse_events)
-    return Workload(boots, _read(fleet, parse_fleet), program_seconds, patience, events.name)
+    devices = _read(fleet, parse_fleet)
+    return Workload(boots, devices, program_seconds, patience, events.name, (events, fleet))
 
 
 def from_db(
@@ -137,6 +140,8 @@ def _check(
         plotting.check(plot)
     if journal is not None:
         _write(journal, (), "a")
+        if any(journal.samefile(file) for file in workload.files):
+            raise Invalid(f"--journal {journal}: would be written over what is read")
 
 
 def _replay(workload: Workload, name: str, seed: int, follow: Follow) -> Replay:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from changeover.console import given
 from changeover.console.desk import Desk
 from changeover.console.render import Output, plain, short, span
+from changeover.console.status import ALIVE_SECONDS
 from changeover.models.errors import Invalid, Refuse
 from changeover.models.states import BOOT_OVER, BootState
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from changeover.worker.submit import Terms
 
 LOOK_SECONDS = 0.5
+
+UNTOLD_SECONDS = 5.0
+"""For so long nobody wonders why nothing happens, and workers may be about to start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +122,18 @@ def _wait(desk: Desk, out: Output, ids: list[str]) -> int:
     """Show what becomes of the boots until all are over; 0 if all of them run."""
     said: dict[str, tuple[str, str]] = {}
     began = desk.clock.now()
+    told = False
     while True:
         with desk.database.read() as tx:
             boots = [boot for one in ids if (boot := tx.boots.get(one)) is not None]
+            seen = tx.switches.alive(desk.clock.now() - ALIVE_SECONDS)
+        if not told and not out.as_json and desk.clock.now() - began > UNTOLD_SECONDS:
+            told = not any(process["role"] == "worker" for process in seen)
+            if told:
+                out.note(
+                    f"no worker has said for {ALIVE_SECONDS:g} s that it lives: this goes on when "
+                    "`changeover up` or `changeover worker` runs"
+                )
         for boot in boots:
             now_said = (str(boot.state), boot.reason.text)
             if said.get(boot.id) != now_said and not out.as_json:

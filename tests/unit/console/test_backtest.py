@@ -145,6 +145,18 @@ def test_numbers_and_columns_that_cannot_be_meant(
     assert said in told.err
 
 
+def test_a_journal_does_not_replace_what_is_read(tell: Teller, tmp_path: Path) -> None:
+    files = {"--events": tmp_path / "e.csv", "--fleet": tmp_path / "f.csv"}
+    for path, name in zip(files.values(), ("small.events.csv", "small.fleet.csv"), strict=True):
+        path.write_bytes((DATA / name).read_bytes())
+    words = [word for option, path in files.items() for word in (option, str(path))]
+    for path in files.values():
+        before = path.read_bytes()
+        told = tell("backtest", *words, *FILES[4:], "--journal", str(path))
+        assert (told.status, path.read_bytes()) == (2, before)
+        assert "would be written over what is read" in told.err
+
+
 def test_what_makes_the_figures_doubtful_is_said(tell: Teller, tmp_path: Path) -> None:
     (tmp_path / "e.csv").write_text(f"{HEAD}0,1,b,4,p,1\n1,1,b,5,p,1\n2,1,a,1,p,1\n3,1,x,1,p,1\n")
     (tmp_path / "f.csv").write_text("device,a,b\nd0,1,2\nd1,0,2\n")

@@ -11,7 +11,9 @@ import pytest
 from unit.console.home import Home
 
 from changeover.console import request
-from changeover.models.errors import Invalid
+from changeover.console.desk import Desk
+from changeover.console.render import Output
+from changeover.models.errors import Invalid, Refuse
 from changeover.models.keep import Keep
 from changeover.models.reasons import Reason
 from changeover.models.reservation import Reservation
@@ -97,3 +99,39 @@ def test_reservations_are_listed_with_what_is_kept(home: Home) -> None:
     [row] = json.loads(home.script("reservations", "--json").stdout)
     assert row["reservation"]["units"] == 2
     assert row["kept"][0]["device"] == keep.device
+
+
+class Clock:
+    """Each look is a minute later, and at the fourth the boot is over."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.at = time.time()
+        self.slept = 0
+
+    def now(self) -> float:
+        return self.at
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds == request.LOOK_SECONDS
+        self.at += 60.0
+        self.slept += 1
+        if self.slept == 4:
+            self.home.operator.cancel(self.home.waiting)
+
+
+@pytest.mark.parametrize("worker", [False, True])
+def test_who_waits_is_told_that_nobody_works(
+    home: Home, capsys: pytest.CaptureFixture[str], *, worker: bool
+) -> None:
+    if worker:
+        with home.database.write() as tx:
+            tx.switches.beat("worker:h:1", "worker", time.time() + 600.0)
+    desk = Desk()
+    desk.__dict__["clock"] = Clock(home)
+    with pytest.raises(Refuse, match="1 of 1"):
+        request._wait(desk, Output(), [home.waiting])
+    desk.close()
+    assert capsys.readouterr().err.count("no worker has said for 20 s that it lives") == (
+        not worker
+    )
