@@ -29,7 +29,10 @@ def _none_if_null(value: object) -> object:
     return () if value is None else value
 
 
-Text = Annotated[str, Field(strict=True, max_length=255), AfterValidator(_storable)]
+MOST_CHARACTERS = 255
+"""Of a text that is read: as long as Nova allows for what places a server."""
+
+Text = Annotated[str, Field(strict=True, max_length=MOST_CHARACTERS), AfterValidator(_storable)]
 Count = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
 TextMap = Annotated[Mapping[Text, Text], Field(max_length=1024), BeforeValidator(_empty_if_null)]
 Texts = Annotated[tuple[Text, ...], Field(max_length=10_000), BeforeValidator(_none_if_null)]
@@ -58,7 +61,8 @@ class ImageProperties(Wire):
     """The image properties that place a server.
 
     ``texts`` are the single-valued ones as texts, ``true`` and ``false`` for flags: what Nova sends
-    as ``hw_disk_bus``, ``os_secure_boot`` and the like.
+    as ``hw_disk_bus``, ``os_secure_boot`` and the like. Longer ones than any setting (the
+    ``img_signature`` of a signed image) place nothing, and are left out.
     """
 
     traits_required: Texts = ()
@@ -73,7 +77,7 @@ class ImageProperties(Wire):
             key: str(value).lower() if isinstance(value, bool) else str(value)
             for key, value in data.items()
             if isinstance(key, str) and key.startswith(("hw_", "os_", "img_"))
-            if isinstance(value, str | int | float)
+            if isinstance(value, str | int | float) and len(str(value)) <= MOST_CHARACTERS
         }
         return {**data, "texts": single}
 
@@ -83,7 +87,7 @@ class Image(Wire):
 
     id: Text | None = None
     disk_format: Text | None = None
-    properties: ImageProperties = ImageProperties()
+    properties: Annotated[ImageProperties, BeforeValidator(_empty_if_null)] = ImageProperties()
 
 
 class Destination(Wire):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from nova_service import SERVICE_USER, NovaService, running
+from structlog.testing import capture_logs
 
 from changeover.models.blueprint import Blueprint
 from changeover.models.errors import (
@@ -95,7 +96,10 @@ def recorded(name: str) -> Any:
         (403, "quota", QuotaExceeded, QuotaExceeded),
         (403, None, AskOperator, Refuse),
         (409, "metadata_on_error", Refuse, Refuse),
-        (413, None, QuotaExceeded, QuotaExceeded),
+        (400, None, Garbled, OutcomeUnknown),
+        (404, None, Garbled, OutcomeUnknown),
+        (408, None, Unreachable, OutcomeUnknown),
+        (413, None, Invalid, Invalid),
         (429, None, Unreachable, Unreachable),
         (500, "networks_auto", Unreachable, OutcomeUnknown),
         (502, None, Unreachable, OutcomeUnknown),
@@ -306,6 +310,93 @@ def test_one_strange_server_hides_no_other(
 
     monkeypatch.setattr(nova, "shown", shown)
     assert [f.server for f in servers.failed_since(clock.now() - 1.0)] == [fine]
+
+
+@pytest.mark.parametrize(
+    ("shown", "warned"),
+    [
+        ({"OS-SRV-USG:launched_at": None}, False),
+        # It ran, was shelved or is to be evacuated, and no host could take it then.
+        ({"OS-SRV-USG:launched_at": "2026-11-26T00:57:59.000000"}, False),
+        # Where it is, this user may not see.
+        ({"OS-EXT-SRV-ATTR:host": ...}, True),
+    ],
+)
+def test_a_server_that_ran_is_no_failed_build(
+    nova: NovaService,
+    servers: NovaServers,
+    clock: VirtualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    shown: dict[str, Any],
+    *,
+    warned: bool,
+) -> None:
+    create(servers)
+    real = nova.shown
+
+    def shows(server: Any) -> dict[str, Any]:
+        return {k: v for k, v in {**real(server), **shown}.items() if v is not ...}
+
+    monkeypatch.setattr(nova, "shown", shows)
+    with capture_logs() as logs:
+        found = servers.failed_since(clock.now() - 1.0)
+    assert len(found) == (shown.get("OS-SRV-USG:launched_at", "") is None)
+    assert ["os-extended-server-attributes" in log["why"] for log in logs] == [True] * warned
+
+
+def test_a_signed_image_hides_no_failed_server(
+    nova: NovaService, servers: NovaServers, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(servers)
+    real = nova.shown
+    signed = {"hw_disk_bus": "virtio", "img_signature": "x" * 344}
+
+    def shows(server: Any) -> dict[str, Any]:
+        return {**real(server), "image": {"id": "tiny", "properties": signed}}
+
+    monkeypatch.setattr(nova, "shown", shows)
+    (found,) = servers.failed_since(clock.now() - 1.0)
+    assert found.spec is not None
+    assert found.spec.image is not None
+    assert found.spec.image.properties.texts == {"hw_disk_bus": "virtio"}
+
+
+def test_a_nova_of_two_releases_is_asked_in_what_both_speak(
+    nova: NovaService, servers: NovaServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uuid = create(servers)
+    nova.faults.status = 406
+    monkeypatch.setattr(servers, "_flavor_id", lambda flavor, _: f"id-of-{flavor}")
+    with pytest.raises(Unreachable, match="asked anew"):
+        create(servers, marker="m2")
+    nova.faults.status, nova.version = None, "2.96"
+    assert servers.get(uuid) is not None
+    assert servers._versions.spoken() == (2, 96)
+
+
+def test_a_host_is_known_by_its_full_name_too(nova: NovaService, servers: NovaServers) -> None:
+    nova.servers.set_host("cmp1", up=False)
+    nova.servers.set_host("cmp2.example.org", up=False)
+    assert servers.host_up("cmp1.example.org") is False
+    assert servers.host_up("cmp2") is False
+    assert servers.host_up("cmp3") is None
+
+
+def test_a_keystone_in_trouble_is_no_refusal(
+    nova: NovaService, servers: NovaServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nova.trusts.clear()
+    assert servers.authority("demo", "alice") is Authority.NOBODY
+    real = nova.issue
+    for status in (429, 503):
+        monkeypatch.setattr(nova, "issue", lambda _, status=status: (status, {}, ""))
+        with pytest.raises(Unreachable):
+            servers.authority("another", "alice")
+    monkeypatch.setattr(nova, "issue", lambda _: (404, {}, ""))
+    with pytest.raises(AskOperator):
+        servers.authority("another", "alice")
+    monkeypatch.setattr(nova, "issue", real)
+    assert servers.authority("another", "alice") is Authority.NOBODY
 
 
 def test_a_full_page_asks_the_hosts_whether_cells_are_down(
@@ -524,7 +615,7 @@ def test_aggregates(
         aggregate("one", availability_zone="green"),
         aggregate("two", availability_zone="green", ssd="true"),
         aggregate("three", availability_zone="blue"),
-        aggregate("four", filter_tenant_id="demo"),
+        aggregate("four", filter_tenant_id="demo", note=""),
     ]
     found = servers.aggregates()
     assert of_zone(found, "green") == {"one", "two"}

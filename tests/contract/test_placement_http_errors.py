@@ -277,6 +277,17 @@ def test_refusal_without_a_form_is_a_refusal_still(
         assert type(raised(lambda: make(placement))) is kind
 
 
+@pytest.mark.parametrize("name", READS)
+@pytest.mark.parametrize("status", [400, 404])
+def test_what_a_proxy_does_not_find_placement_may_have(
+    server: Placement, placement: HttpPlacement, name: str, status: int
+) -> None:
+    call, make = CALLS[name]
+    for body in (b"default backend - 404", b"<html>no</html>", b""):
+        server.replies[call] = answer(status, body, form="text/html")
+        assert type(raised(lambda: make(placement))) is Garbled
+
+
 def test_claim_that_is_refused_is_no_error(server: Placement, placement: HttpPlacement) -> None:
     call, make = CALLS["claim"]
     server.replies[call] = error(409, "placement.undefined_code")
@@ -572,7 +583,8 @@ def test_token_that_ran_out_is_fetched_anew(server: Placement, cloud: HttpPlacem
 @pytest.mark.parametrize(
     ("keystone", "kind"),
     [(error(401), AskOperator), (error(403), AskOperator), (error(503), Unreachable),
-     (hang_up, Unreachable), (error(404), AskOperator)],
+     (hang_up, Unreachable), (error(404), AskOperator), (error(429), Unreachable),
+     (silence, Unreachable)],
 )  # fmt: skip
 def test_keystone_fails_before_anything_is_sent(
     server: Placement, cloud: HttpPlacement, keystone: Reply, kind: type

@@ -50,6 +50,10 @@ class Microversions:
             self._spoken = min(most, self._wanted)
         return self._spoken
 
+    def forget(self) -> None:
+        """Ask again: the service refused the version. Its processes may be of several releases."""
+        self._spoken = None
+
     def header(self) -> dict[str, str]:
         """The header by which a call is made in that version."""
         return {"OpenStack-API-Version": f"{self._service_type} {dotted(self.spoken())}"}

@@ -211,12 +211,21 @@ class ShownServer:
         )
 
     def failure(self) -> BuildFailed | None:
-        """Its failed build, if that is what became of it, and no host could take it."""
+        """Its failed build, if that is what became of it, and no host could take it.
+
+        A server that ran may say the same if no host could take it when it was to be moved or
+        evacuated. Raises ``WrongFormError`` where its host is not shown.
+        """
         wire = self._wire
         if wire.status != "ERROR" or wire.host is not None or wire.fault is None:
             return None
         if wire.launched is not None:  # shelved since, and set to ERROR: its owner's disk is kept
             return None
+        if "host" not in wire.model_fields_set:
+            raise WrongFormError(
+                "server.OS-EXT-SRV-ATTR:host is not shown: the service user needs "
+                "os_compute_api:os-extended-server-attributes"
+            )
         if NO_VALID_HOST not in wire.fault.message:
             return None
         return BuildFailed(
@@ -297,8 +306,9 @@ def aggregates(value: Any) -> tuple[Aggregate, ...]:
         Aggregate(
             uuid=a_text(member(one, "uuid", "aggregate"), "uuid"),
             metadata={
-                key: a_text(text, f"metadata.{key}")
+                key: text
                 for key, text in an_object(member(one, "metadata", "aggregate"), "metadata").items()
+                if isinstance(text, str)  # also an empty one, which Nova takes
             },
             name=a_text(member(one, "name", "aggregate"), "name"),
             hosts=texts(member(one, "hosts", "aggregate"), "hosts"),

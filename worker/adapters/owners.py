@@ -155,7 +155,9 @@ class Owners:
         service = self._service("project_id", project)
         try:
             service.authenticate()
-        except AskOperator:
+        except AskOperator as error:
+            if not error.facts.get("refused"):
+                raise
             # Keystone answers 401 alike for a wrong password; but that one was just used above.
             return Authority.NOBODY, None
         return Authority.SERVICE, service

@@ -17,7 +17,15 @@ from http import HTTPStatus
 from typing import Any, Final, NoReturn
 from urllib.parse import quote
 
-from changeover.models.errors import AskOperator, InUse, Invalid, NotFound, Stale, Unreachable
+from changeover.models.errors import (
+    AskOperator,
+    Garbled,
+    InUse,
+    Invalid,
+    NotFound,
+    Stale,
+    Unreachable,
+)
 from changeover.models.placement import (
     AllocationCandidate,
     Candidates,
@@ -472,10 +480,24 @@ def _error(answer: Answer) -> tuple[str, str]:
     return code, " ".join(detail.split())[:DETAIL_CHARACTERS]
 
 
+_NOT_OF_A_PROXY: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND})
+"""What Placement means for good, and a proxy that does not find it, or dislikes a header, not."""
+
+
+def _in_its_form(answer: Answer) -> bool:
+    """Whether a refusal is Placement's own: a JSON object with its errors."""
+    try:
+        return isinstance(json.loads(answer.body)["errors"], list)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False
+
+
 def _fail(answer: Answer) -> NoReturn:
     code, detail = _error(answer)
     what = f"{answer.call}: {answer.status}: {detail or '(no detail)'}"
     facts: dict[str, object] = {"status": answer.status, "code": code}
+    if answer.status in _NOT_OF_A_PROXY and not answer.writes and not _in_its_form(answer):
+        raise Garbled(f"{what} (not Placement's words, but those of something before it)", **facts)
     if answer.status == HTTPStatus.CONFLICT:
         raise InUse(what, **facts) if code == _IN_USE else Stale(what, **facts)
     if answer.status == HTTPStatus.FORBIDDEN:

@@ -26,6 +26,7 @@ from changeover.models.errors import (
     Garbled,
     Invalid,
     NotFound,
+    OutcomeUnknown,
     QuotaExceeded,
     Refuse,
     Unreachable,
@@ -236,11 +237,20 @@ class NovaServers:
 
     def host_up(self, host: str) -> bool | None:
         """See :class:`~changeover.worker.ports.servers.Servers`."""
-        query = [("binary", "nova-compute"), ("host", host)]
-        services = [one for one in self._services(query) if one.get("host") == host]
-        if any(service.get("status") == nova_wire.UNKNOWN for service in services):
+        computes = [("binary", "nova-compute")]
+        of_host = [s for s in self._services([*computes, ("host", host)]) if s.get("host") == host]
+        if not of_host:
+            # The provider is called as the hypervisor is, often by its full name; the service as
+            # `[DEFAULT] host` says, often by its first part.
+            short = host.partition(".")[0]
+            of_host = [
+                service
+                for service in self._services(computes)
+                if str(service.get("host") or "").partition(".")[0] == short
+            ]
+        if any(service.get("status") == nova_wire.UNKNOWN for service in of_host):
             raise Unreachable(f"the cell of {host} is down: whether its host is up is not known")
-        states = [service.get("state") for service in services]
+        states = [service.get("state") for service in of_host]
         if not states or not all(isinstance(state, str) for state in states):
             return None
         return all(state == "up" for state in states)
@@ -334,7 +344,7 @@ class NovaServers:
             return False
         path, in_project = f"/servers/{quote(uuid, safe='')}", self._in_project(shown.server())
         answer = self._call("DELETE", path, service=in_project)
-        if answer.status != HTTPStatus.NOT_FOUND:
+        if answer.status != HTTPStatus.NOT_FOUND or not _own_words(answer):
             _checked(answer)
             return True
         # Nova says the same of a server that is gone and of one that is not shown to the asker.
@@ -386,9 +396,15 @@ class NovaServers:
         headers = dict(self._versions.header())
         if request_id is not None:
             headers["X-OpenStack-Request-ID"] = request_id
-        return (service or self._nova).request(
+        answer = (service or self._nova).request(
             method, path, query=query, body=body, headers=headers, timeouts=timeouts
         )
+        if answer.status == HTTPStatus.NOT_ACCEPTABLE:
+            self._versions.forget()
+            raise Unreachable(
+                f"{answer.call}: {_detail(answer)}: nothing was done, it is asked anew"
+            )
+        return answer
 
 
 # --- what the statuses mean -----------------------------------------------------------------
@@ -404,9 +420,12 @@ def _checked(answer: Answer) -> Answer:
 def _error(answer: Answer) -> ChangeoverError:
     detail = _detail(answer)
     what = f"{answer.call}: {answer.status}: {detail}"
-    if answer.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or (
-        answer.status == HTTPStatus.FORBIDDEN and "quota" in detail.lower()
-    ):
+    if answer.status in _NOT_OF_A_PROXY and not _own_words(answer):
+        what += " (these are not Nova's words, but those of something before it)"
+        kind = OutcomeUnknown if answer.writes else Garbled
+        return kind(what, status=answer.status)
+    # 413 is only for a body that is too long, which no quota's room makes any shorter.
+    if answer.status == HTTPStatus.FORBIDDEN and "quota" in detail.lower():
         return QuotaExceeded(what, status=answer.status)
     if answer.status == HTTPStatus.FORBIDDEN and answer.writes:
         return Refuse(f"{what} (Nova's policy forbids it to this user)", status=answer.status)
@@ -415,13 +434,22 @@ def _error(answer: Answer) -> ChangeoverError:
     return failure(answer, detail)
 
 
+_NOT_OF_A_PROXY: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND})
+"""What Nova means for good, and a proxy that does not find Nova, or dislikes a header, does not."""
+
+
 def _detail(answer: Answer) -> str:
+    """What it says went wrong: Nova's own words, or else the start of the body."""
+    return _own_words(answer) or answer.quoted() or "(no detail)"
+
+
+def _own_words(answer: Answer) -> str:
     """Nova's own words, of the form ``{"badRequest": {"code": 400, "message": ...}}``."""
     try:
         fault = next(iter(json.loads(answer.body).values()))
         return " ".join(str(fault["message"]).split())[:500]
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError):
-        return answer.quoted() or "(no detail)"
+        return ""
 
 
 def _flavors(value: Any) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ Nothing is sent twice on its own account.
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -159,6 +160,8 @@ class HttpService:
         ``version``: of an API whose endpoint may be registered without one.
         """
         _pool(session.session, connections)
+        if session.timeout is None:  # of Keystone's answers; every call has its own
+            session.timeout = (timeouts or Timeouts()).read
         adapter = ka_adapter.Adapter(
             session,
             service_type=service_type,
@@ -262,6 +265,8 @@ class HttpService:
             response = self._adapter.request(
                 path,
                 method,
+                # It would be sent once more, to wherever it says; a 303 even says that it was done.
+                redirect=_REDIRECTS if method == "GET" else 0,
                 headers={"Accept": "application/json", **(headers or {})},
                 timeout=(limits.connect, limits.read),
                 raise_exc=False,
@@ -289,9 +294,13 @@ class HttpService:
             self._adapter.get_token()
             endpoint = self._adapter.get_endpoint()
         except (ka_errors.Unauthorized, ka_errors.Forbidden) as error:
-            raise AskOperator(f"Keystone refused the credentials: {error}") from error
-        except (ka_errors.ConnectFailure, ka_errors.HttpServerError) as error:
+            raise AskOperator(f"Keystone refused the credentials: {error}", refused=True) from error
+        except _KEYSTONE_SILENT as error:
             raise Unreachable(f"Keystone does not answer: {error}") from error
+        except ka_errors.HttpError as error:
+            if error.http_status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT}:
+                raise Unreachable(f"Keystone does not answer: {error}") from error
+            raise AskOperator(f"no token or endpoint from Keystone: {error}") from error
         except ka_errors.ClientException as error:
             raise AskOperator(f"no token or endpoint from Keystone: {error}") from error
         if not endpoint:
@@ -308,6 +317,15 @@ def open_region(cloud: str | None = None) -> tuple[CloudRegion, ka_session.Sessi
     except (exceptions.SDKException, ka_errors.ClientException) as error:
         raise AskOperator(f"clouds.yaml: cloud {cloud or '(default)'}: {error}") from error
 
+
+_KEYSTONE_SILENT: Final = (
+    ka_errors.ConnectFailure,
+    ka_errors.ConnectTimeout,
+    ka_errors.HttpServerError,
+)
+
+_REDIRECTS: Final = 5
+"""Followed one after the other, by reads only."""
 
 _ADAPTER: Final[dict[str, Any]] = {
     "user_agent": "changeover",
@@ -333,6 +351,12 @@ def failure(answer: Answer, detail: str = "", **facts: object) -> ChangeoverErro
         return NotFound(what, **facts)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return Unreachable(f"{what} (nothing was done)", **facts)
+    if status == HTTPStatus.REQUEST_TIMEOUT:  # of a proxy, which says nothing of the service
+        return OutcomeUnknown(what, **facts) if answer.writes else Unreachable(what, **facts)
+    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST and answer.writes:
+        where = answer.headers.get("location", "nowhere")[:DETAIL_CHARACTERS]
+        what = f"{what} (sends on to {where}: name that endpoint in the service catalog)"
+        return OutcomeUnknown(what, **facts)
     if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return Invalid(what, **facts)
     if answer.writes:
@@ -377,13 +401,16 @@ def _never_sent(error: BaseException) -> bool:
     """Whether the error proves that no connection was made.
 
     keystoneauth tells neither refused connections from reset ones nor the two timeouts apart:
-    what it was raised over does.
+    what it was raised over does. TLS fails while shaking hands, and later, too: only a certificate
+    that is refused says which.
     """
     cause = error.__cause__ or error.__context__
-    if isinstance(cause, requests.exceptions.ConnectTimeout | requests.exceptions.SSLError):
+    if isinstance(cause, requests.exceptions.ConnectTimeout):
         return True
     if isinstance(cause, requests.exceptions.ConnectionError) and cause.args:
         reason = getattr(cause.args[0], "reason", None)
+        if isinstance(reason, urllib3.exceptions.SSLError):
+            return bool(reason.args) and isinstance(reason.args[0], ssl.SSLCertVerificationError)
         return isinstance(
             reason,
             urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError,

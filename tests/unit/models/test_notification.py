@@ -88,6 +88,24 @@ def test_created_and_deleted() -> None:
     assert created.host == "cmp2"
 
 
+@pytest.mark.parametrize("properties", [{"hw_disk_bus": "virtio"}, None])
+def test_an_image_may_be_signed_or_say_nothing(properties: dict[str, str] | None) -> None:
+    message = build_error()
+    image = message["payload"]["nova_object.data"]["request_spec"]["nova_object.data"]["image"]
+    if properties is None:
+        image["nova_object.data"]["properties"] = None
+    else:
+        signed = {**properties, "img_signature": "x" * 344}
+        image["nova_object.data"]["properties"]["nova_object.data"].update(signed)
+    value = parse_notification(json.dumps(message))
+    assert isinstance(value, BuildFailed)
+    assert value.spec is not None
+    assert value.spec.image is not None
+    texts = value.spec.image.properties.texts
+    assert "img_signature" not in texts
+    assert texts.get("hw_disk_bus") == (properties or {}).get("hw_disk_bus")
+
+
 def test_everything_else_is_ignored() -> None:
     for name in ("boot_succeeds", "delete_server", "novalidhost_one_server"):
         for message in captured(name):

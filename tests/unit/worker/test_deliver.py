@@ -16,6 +16,7 @@ from typing import Any, cast
 from uuid import uuid4
 
 import pytest
+from certificates import self_signed
 
 from changeover.models.boot import Boot
 from changeover.models.callback import Callback
@@ -407,41 +408,9 @@ def test_nobody_answers() -> None:
 
 
 def test_certificates_are_checked(tmp_path: Path) -> None:
-    trustme = _self_signed(tmp_path)
+    trustme = self_signed(tmp_path)
     with receiving_tls(trustme) as port, pytest.raises(Unreachable, match="CERTIFICATE_VERIFY"):
         HttpWebhook(2.0).post(f"https://127.0.0.1:{port}/", {}, b"{}")
-
-
-def _self_signed(folder: Path) -> Path:
-    from datetime import UTC, datetime, timedelta  # noqa: PLC0415 - only here
-
-    x509 = pytest.importorskip("cryptography.x509")
-    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415 - as above
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415 - as above
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "self-signed.pem"
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + made.public_bytes(serialization.Encoding.PEM)
-    )
-    return path
 
 
 @contextmanager
