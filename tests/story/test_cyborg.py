@@ -49,7 +49,7 @@ DRAIN = 400.0
 class Cloud:
     """One host with one card, whose agent reports every ``PERIOD`` while it lives."""
 
-    def __init__(self, root: Path, *, probe: bool = True) -> None:
+    def __init__(self, root: Path, *, probe: bool = True, function_failures: int = 3) -> None:
         self.clock = VirtualClock()
         self.placement = MemoryPlacement()
         self.service = CyborgService(self.placement)
@@ -86,7 +86,11 @@ class Cloud:
             ),
         )
         self.settings = Settings(
-            state_dir=root, settle_seconds=10.0, log_level="error", dwell_seconds=0.0
+            state_dir=root,
+            settle_seconds=10.0,
+            log_level="error",
+            dwell_seconds=0.0,
+            function_failures=function_failures,
         )
         self.database = Database("sqlite://")
         self.database.engine = _empty_engine()
@@ -248,7 +252,7 @@ def test_a_call_that_was_given_up_and_is_done_later_is_found_out(cloud: Cloud) -
 
 
 def test_a_call_that_nobody_heard_is_sent_again_after_it_is_over(tmp_path: Path) -> None:
-    cloud = Cloud(tmp_path, probe=False)
+    cloud = Cloud(tmp_path, probe=False, function_failures=1)
     try:
         changeover = cloud.begin("aes")
         cloud.service.agent_up = False

@@ -18,7 +18,7 @@ from changeover.models.boot import Boot
 from changeover.models.states import BootState
 from changeover.policies.consent import RECREATE
 from changeover.worker.ports.servers import MARKER, Listing, Server, ServerStatus
-from changeover.worker.reboot import FAULT_SECONDS
+from changeover.worker.reboot import FAULT_SECONDS, STALL_SECONDS
 from changeover.worker.simulator.servers import ServersFault
 
 FLAVOR = "vgpu.8q"
@@ -188,11 +188,29 @@ def test_a_create_that_lands_while_a_slow_listing_is_made_is_not_sent_again(
 
         def slow(marker: str, project: str, since: float) -> Listing:
             found = find(marker, project, since)
-            cloud.clock.advance(longest)
+            cloud.clock.advance(longest + STALL_SECONDS + 1.0)
             return found
 
         cloud.servers.find = slow  # type: ignore[method-assign]  # a Nova that lists slowly
         cloud.servers.inject(ServersFault.CREATE_LATE, seconds=longest - 1.0)
+        [server] = cloud.fail_boot(FLAVOR)
+        cloud.calm()
+        assert boot_of(cloud, server).state is BootState.BOOTED
+        assert created(cloud) == 1
+
+
+def test_while_a_listing_is_not_complete_no_other_create_is_sent(tmp_path: Path) -> None:
+    with Cloud(tmp_path) as cloud:
+        find, up_at = cloud.servers.find, cloud.clock.now() + 500.0
+
+        def without_a_cell(marker: str, project: str, since: float) -> Listing:
+            if cloud.clock.now() < up_at:
+                return Listing((), complete=False)
+            return find(marker, project, since)
+
+        assert up_at - cloud.clock.now() > 2 * cloud.servers.longest_request_seconds
+        cloud.servers.find = without_a_cell  # type: ignore[method-assign]  # a Nova with a cell down
+        cloud.servers.inject(ServersFault.CREATE_DONE)
         [server] = cloud.fail_boot(FLAVOR)
         cloud.calm()
         assert boot_of(cloud, server).state is BootState.BOOTED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from changeover.models.changeover import Changeover
@@ -59,10 +58,12 @@ def program(job: Job) -> Changeover:
         result = driver.program(job.device, job.function, token, lambda: _entitled(job.world, sent))
     except (Retry, AskOperator) as exc:
         with job.world.database.write() as tx:
-            unsent = tx.changeovers.note(sent, job.world.clock.now(), sent_at=None, tries=tries - 1)
+            unsent = tx.changeovers.note(
+                sent, job.world.clock.now(), sent_at=None, tries=tries - 1, failures=failures
+            )
         if isinstance(exc, Busy):
             raise
-        return silent(job.at(replace(unsent, failures=failures)), exc)
+        return silent(job.at(unsent), exc)
     return programmed(job, result)
 
 
