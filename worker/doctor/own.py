@@ -45,6 +45,9 @@ def secrets(site: Site) -> Iterator[Check]:
     files |= {t.secret_file for t in site.settings.callbacks.values() if t.secret_file is not None}
     if (path := config_file()) is not None and site.settings.secrets & keys_of(path):
         files.add(path)
+    stored = site.settings.state_dir / "changeover.sqlite"
+    if site.settings.database_url is None and stored.exists():
+        files.add(stored)  # with the user data of servers that were asked for
     open_to_all, missing = [], []
     for path in sorted(files):
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -205,9 +206,13 @@ def test_versions_with_a_known_defect(ground: Ground, monkeypatch: pytest.Monkey
 def test_secrets_that_everybody_can_read(
     ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tmp_path / "changeover.toml"
-    config.write_text("broker_password = 'x'\n")
-    monkeypatch.setenv("CHANGEOVER_CONFIG", str(config))
+    shared = Path(tempfile.gettempdir()).resolve()
+    if not all(path.stat().st_mode & stat.S_IXOTH for path in (shared, *shared.parents)):
+        pytest.skip(f"{shared} is closed to others")
+    stored = tmp_path / "changeover.sqlite"
+    assert stored.exists()
+    assert verdicts(own.secrets(ground.site)) == {"secrets": OK}
+    ground.settings = Settings(database_url=SecretStr(f"sqlite:///{stored}"), state_dir=tmp_path)
     assert verdicts(own.secrets(ground.site)) == {"secrets": SKIPPED}
     with tempfile.TemporaryDirectory() as name:  # above pytest's own nobody may look
         directory = Path(name)
@@ -224,7 +229,15 @@ def test_secrets_that_everybody_can_read(
         path.chmod(0o644)
         monkeypatch.setattr(own, "DIRECTORY", directory)  # a container's own
         assert verdicts(own.secrets(ground.site)) == {"secrets": SKIPPED}
-    monkeypatch.delenv("CHANGEOVER_SECRETS_DIR")
+        monkeypatch.delenv("CHANGEOVER_SECRETS_DIR")
+        (directory / "changeover.sqlite").touch()
+        (directory / "changeover.sqlite").chmod(0o644)
+        ground.settings = Settings(state_dir=directory)
+        [check] = own.secrets(ground.site)
+        assert check.facts == {"files": [str(directory / "changeover.sqlite")]}
+    config = tmp_path / "changeover.toml"
+    config.write_text("broker_password = 'x'\n")
+    monkeypatch.setenv("CHANGEOVER_CONFIG", str(config))
     ground.settings = Settings(broker_url=SecretStr("redis://h"), state_dir=tmp_path)
     assert ground.settings.secrets == {"broker_password"}
     assert verdicts(own.secrets(ground.site)) == {"secrets": OK}
