@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 GroupPolicy = Literal["none", "isolate"]
 
@@ -260,6 +260,10 @@ class ResourceRequest:
         return frozenset().union(*(g.preferred for g in self.groups))
 
 
+SHARES: Final = "MISC_SHARES_VIA_AGGREGATE"
+"""The trait of a provider whose resources are for every member of its aggregates: shared disks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Capacity:
     """A provider as an allocation-candidates answer summarises it."""
@@ -290,6 +294,10 @@ class Candidates:
     @property
     def roots(self) -> frozenset[str]:
         """The trees (hosts) that have a candidate, by root provider uuid."""
-        return frozenset(
-            self.summaries[uuid].root for c in self.candidates for uuid in c.allocations
-        )
+        return frozenset(map(self.root_of, self.candidates))
+
+    def root_of(self, candidate: AllocationCandidate) -> str:
+        """The host of a candidate; what it takes of a shared provider is of another tree."""
+        used = [self.summaries[uuid] for uuid in candidate.allocations]
+        own = [one for one in used if SHARES not in one.traits]
+        return min(one.root for one in own or used)

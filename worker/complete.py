@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from changeover.models.errors import AskOperator, Refuse, Reread, Retry
+from changeover.models.errors import AskOperator, Garbled, Refuse, Reread, Retry
 from changeover.models.reasons import Reason
 from changeover.models.states import BootState
 from changeover.policies.request import request_of_spec
@@ -30,12 +30,12 @@ def complete(world: World) -> int:
         try:
             spec = world.servers.asked(server)
             asked = None if spec is None else request_of_spec(spec, world.settings.request_filters)
-        except Retry as exc:
+        except (Retry, Garbled, AskOperator) as exc:
             log.warning("complete.nova_silent", boot=boot.id, why=exc.message)
             with world.database.write() as tx:
                 tx.boots.put_off(boot, world.clock.now() + LATER_SECONDS)
             continue
-        except (Refuse, AskOperator) as exc:
+        except Refuse as exc:
             log.warning("complete.not_told", boot=boot.id, why=exc.message)
             continue
         with world.database.write() as tx:

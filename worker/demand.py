@@ -108,7 +108,7 @@ def _judge_request(world: World, boots: list[Boot], request: ResourceRequest) ->
     hosts: Mapping[str, int] | None = None
     rest = understanding.relaxed
     if not understanding.nobody and rest.groups:
-        hosts = _rooms(world, rest, world.placement.candidates(rest, CANDIDATES_LIMIT))
+        hosts = _rooms(world, rest, everywhere(world, rest))
         if not hosts:
             understanding = _with_misspelt(world, understanding)
     elif rest.names_hosts:
@@ -116,6 +116,14 @@ def _judge_request(world: World, boots: list[Boot], request: ResourceRequest) ->
         hosts = dict.fromkeys(sorted(allowed_of(world, rest, ours)), len(boots))
     ids = frozenset(boot.id for boot in elsewhere)
     return Judged(class_key(world, boots[0]), tuple(boots), understanding, now, hosts, ids)
+
+
+def everywhere(world: World, request: ResourceRequest) -> Candidates:
+    """The candidates on every host: one that was cut off the answer would pass for unfit."""
+    found = world.placement.candidates(request, CANDIDATES_LIMIT)
+    if len(found.candidates) < CANDIDATES_LIMIT:
+        return found
+    return world.placement.candidates(request)
 
 
 def allowed_of(world: World, request: ResourceRequest, hosts: frozenset[str]) -> frozenset[str]:
@@ -147,10 +155,9 @@ def _fits_elsewhere(
     here only what it cannot see is counted.
     """
     roots = {
-        now.summaries[uuid].root
+        now.root_of(candidate)
         for candidate in now.candidates
         if not known.intersection(candidate.allocations)
-        for uuid in candidate.allocations
     }
     if not roots:
         return 0
@@ -160,19 +167,26 @@ def _fits_elsewhere(
 
 
 def _room_by_root(request: ResourceRequest, found: Candidates) -> dict[str, int]:
-    """How many times each tree could take the request, going by its free capacity alone."""
+    """How many times each tree could take the request, going by its free capacity alone.
+
+    What is shared counts for each tree that draws on it.
+    """
     asked = Counter[str]()
     for group in request.groups:
         asked.update(group.resources)
-    free: dict[str, Counter[str]] = defaultdict(Counter)
-    for summary in found.summaries.values():
-        for rc, capacity in summary.capacity.items():
-            free[summary.root][rc] += max(0, capacity - summary.used.get(rc, 0))
-    roots = found.roots
-    return {
-        root: min((free[root][rc] // n for rc, n in asked.items() if n > 0), default=0)
-        for root in roots
-    }
+    trees: dict[str, set[str]] = defaultdict(set)
+    for uuid, summary in found.summaries.items():
+        trees[summary.root].add(uuid)
+    for candidate in found.candidates:
+        trees[found.root_of(candidate)].update(candidate.allocations)
+    rooms = {}
+    for root in found.roots:
+        free = Counter[str]()
+        for summary in (found.summaries[uuid] for uuid in trees[root]):
+            for rc, capacity in summary.capacity.items():
+                free[rc] += max(0, capacity - summary.used.get(rc, 0))
+        rooms[root] = min((free[rc] // n for rc, n in asked.items() if n > 0), default=0)
+    return rooms
 
 
 def _rooms(world: World, relaxed: ResourceRequest, found: Candidates) -> dict[str, int]:

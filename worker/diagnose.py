@@ -11,7 +11,7 @@ from typing import Final
 
 from changeover.models.diagnosis import Diagnosis, Verdict
 from changeover.models.errors import ChangeoverError
-from changeover.models.placement import ResourceRequest
+from changeover.models.placement import SHARES, ResourceRequest
 from changeover.models.planning import DeviceView, Plan, PlanInputs, Rejection
 from changeover.models.reasons import Reason
 from changeover.policies.diagnose import diagnose, hosts_cannot, suitable
@@ -23,7 +23,7 @@ from changeover.policies.relax import (
     to_ask,
     without,
 )
-from changeover.worker.demand import CANDIDATES_LIMIT, Judged, allowed_of
+from changeover.worker.demand import Judged, allowed_of, everywhere
 from changeover.worker.gather import Gathered
 from changeover.worker.world import World
 
@@ -87,12 +87,17 @@ def _ruled_out(
         return hosts - allowed_of(world, without(request, frozenset(others)), hosts)
     if constraint.kind == "resource":
         (rc,) = constraint.names
-        found = world.placement.providers(resources={rc: constraint.amount})
+        amounts = {rc: constraint.amount}
+        if world.placement.providers(resources=amounts, required=[SHARES]):
+            return frozenset()  # whose hosts' it is only Placement knows
+        found = world.placement.providers(resources=amounts)
     elif constraint.kind == "forbidden-host-trait":
         (trait,) = constraint.names
         found = world.placement.providers(required=[trait])
         return hosts & _names(world, (p.uuid for p in found if p.parent is None))
     elif constraint.kind in {"trait", "any-trait", "host-trait"}:
+        if any(world.placement.providers(required=[trait, SHARES]) for trait in names):
+            return frozenset()
         found = [p for trait in names for p in world.placement.providers(required=[trait])]
     else:
         return frozenset()
@@ -110,8 +115,7 @@ def _given(
     rest = without(request, relaxed)
     if not rest.groups:
         return allowed_of(world, rest, hosts)
-    found = world.placement.candidates(rest, CANDIDATES_LIMIT)
-    return hosts & _names(world, found.roots)
+    return hosts & _names(world, everywhere(world, rest).roots)
 
 
 def _names(world: World, roots: Iterable[str]) -> frozenset[str]:

@@ -12,7 +12,13 @@ from story.test_guards import abandoned, quarantined
 from story.test_holds import two_ready
 from story.world import AFTER, BEFORE, Cloud, Worker
 
-from changeover.models.errors import AskOperator, Refuse, Unreachable
+from changeover.models.errors import (
+    AskOperator,
+    ChangeoverError,
+    Garbled,
+    Refuse,
+    Unreachable,
+)
 from changeover.worker.ports.servers import Server, ServerStatus
 
 
@@ -180,13 +186,19 @@ def test_what_became_of_a_successor_once_it_ran_is_its_owners(
         assert real(alive) is not None
 
 
-def test_a_server_of_which_nova_tells_nothing_keeps_no_other_waiting(tmp_path: Path) -> None:
-    """Its failure was told without its request, and the cell that knows it is down."""
+@pytest.mark.parametrize("silence", [Unreachable, Garbled, AskOperator])
+def test_a_server_of_which_nova_tells_nothing_keeps_no_other_waiting(
+    tmp_path: Path, silence: type[ChangeoverError]
+) -> None:
+    """Its failure was told without its request, and the cell that knows it is down.
+
+    Or Nova cannot be understood, or not be asked: it is declined for none of these.
+    """
     with Cloud(tmp_path, patience_seconds=60.0) as cloud:
 
         def down(_: Worker, when: str, call: str) -> None:
             if (when, call) == (BEFORE, "servers.asked"):
-                raise Unreachable("its cell is down")
+                raise silence("its cell is down")
 
         cloud.worker("calm").plan = down
         cloud.servers.boot("strange", "vgpu.8q")

@@ -663,11 +663,9 @@ def _group_query(group: RequestGroup) -> Iterator[tuple[str, str]]:
 
 def _only(found: Candidates, roots: set[str], limit: int | None) -> Candidates:
     """The candidates in those trees, at most ``limit``, and the summaries of their trees."""
-    kept = tuple(
-        candidate
-        for candidate in found.candidates
-        if all(found.summaries[uuid].root in roots for uuid in candidate.allocations)
-    )[:limit]
+    kept = tuple(candidate for candidate in found.candidates if found.root_of(candidate) in roots)[
+        :limit
+    ]
     cut = replace(found, candidates=kept)
-    trees = cut.roots
+    trees = cut.roots | {found.summaries[u].root for c in kept for u in c.allocations}
     return replace(cut, summaries={u: c for u, c in found.summaries.items() if c.root in trees})
