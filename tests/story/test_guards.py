@@ -161,6 +161,16 @@ def test_a_host_that_is_down(tmp_path: Path, guard: bool) -> None:  # noqa: FBT0
             found(cloud, "1: gpu1 is programmed while its host is down")
 
 
+def test_a_host_that_nova_does_not_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Cloud(tmp_path) as cloud:
+        cloud.fail_boot("vgpu.8q")
+        monkeypatch.setattr(cloud.servers, "host_up", lambda _: None)
+        carry_on(cloud, "a", 40.0)
+        cloud.checker.check()
+        assert "host.unknown" in abandoned(cloud)
+        assert not cloud.checker.seen["programmed"]
+
+
 @pytest.mark.parametrize("guard", [True, False])
 def test_siblings_that_a_program_resets(tmp_path: Path, guard: bool) -> None:  # noqa: FBT001 - parametrised
     """Two regions of one card: the other is taken a moment before the fence."""

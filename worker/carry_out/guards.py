@@ -118,11 +118,21 @@ def not_used_otherwise(job: Job) -> str | None:
     Returns the function that the device has, as far as its driver can say.
     """
     world = job.world
-    if world.servers.host_up(job.device.host) is False:
+    host = job.device.host
+    up = world.servers.host_up(host)
+    if up is None:
+        raise GiveUp(
+            Reason(
+                "host.unknown",
+                f"Nova knows no compute service of {host}: nobody can say who runs there; "
+                "correct the device's host",
+            )
+        )
+    if not up:
         raise GiveUp(
             Reason(
                 "host.down",
-                f"the compute service of {job.device.host} is down: guests whose allocations "
+                f"the compute service of {host} is down: guests whose allocations "
                 "were dropped by a local delete may still run there",
             )
         )
