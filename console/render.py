@@ -190,7 +190,7 @@ def _rich_table(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> bo
     console = Console(highlight=False)
     titles = [column.title for column in columns]
     widths = [max(map(cell_len, column)) for column in zip(titles, *cells, strict=True)]
-    if sum(min(width, FOLDED) for width in widths) + 3 * len(widths) > console.width:
+    if sum(min(width, FOLDED) for width in widths) + 3 * (len(widths) - 1) > console.width:
         return False
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column, width in zip(columns, widths, strict=True):

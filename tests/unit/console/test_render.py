@@ -37,6 +37,13 @@ def test_text_goes_on_below_and_names_do_not(monkeypatch: pytest.MonkeyPatch) ->
     assert "".join(line[29:].strip() for line in lines[2:]).replace(" ", "") == WHY.replace(" ", "")
 
 
+def test_a_table_that_just_fits_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[dict[str, object]] = [{"device": "d" * 10, "slots": 2, "why": "w" * 9}]
+    exact = 10 + 3 + 5 + 3 + 9
+    assert shown(monkeypatch, exact, rows)[1] == "─" * exact
+    assert len(shown(monkeypatch, exact - 1, rows)) == 2
+
+
 def test_a_terminal_too_narrow_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = shown(monkeypatch, 40, ROWS)
     assert lines[1] == f"fpga-of-the-host-1      2  {WHY}"
