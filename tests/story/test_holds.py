@@ -90,7 +90,7 @@ def test_two_boots_open_one_device_at_once(first: int, tmp_path: Path) -> None:
 
 def test_what_one_device_gives_to_two_needs_of_a_boot_is_held_for_both(tmp_path: Path) -> None:
     """Another boot that is judged meanwhile must not be promised the second slot."""
-    with Cloud(tmp_path) as cloud:
+    with Cloud(tmp_path, patience_seconds=60.0) as cloud:
         specs = {"group_policy": "none"}
         for group in "12":
             specs[f"resources{group}:{VGPU}"] = "1"

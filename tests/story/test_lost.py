@@ -113,7 +113,7 @@ def test_a_failure_told_late_of_a_server_that_is_gone_makes_nothing(
 
 def test_what_nova_refuses_to_tell_for_ever_ends_with_patience(tmp_path: Path) -> None:
     """The boot's slots are there, and nobody may see the server that failed."""
-    with Cloud(tmp_path, patience_seconds=60.0) as cloud:
+    with Cloud(tmp_path, patience_seconds=60.0, hold_seconds=10.0) as cloud:
 
         def refuse(_: Worker, when: str, call: str) -> None:
             if (when, call) == (BEFORE, "servers.get"):
