@@ -171,7 +171,7 @@ def _broker(url: str) -> str:
     from changeover.models.errors import Invalid, Unreachable
 
     options = {}
-    if url.startswith(("redis", "sentinel")):
+    if url.startswith("redis"):
         options = {"socket_connect_timeout": CONNECT_SECONDS, "socket_timeout": CONNECT_SECONDS}
     try:
         with Connection(url, connect_timeout=CONNECT_SECONDS, transport_options=options) as one:

@@ -95,7 +95,7 @@ def require_database(settings: Settings) -> None:
 
     try:
         url = make_url(settings.database)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         return  # opening it says what is wrong
     file = url.database or ""
     if url.get_backend_name() != "sqlite" or file in {"", ":memory:"} or Path(file).exists():

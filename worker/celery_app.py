@@ -115,7 +115,7 @@ def _require_known(found: Mapping[str, str]) -> None:
 
 
 def _transport_options(url: str) -> dict[str, Any]:
-    if not url.startswith(("redis", "rediss", "sentinel")):
+    if not url.startswith("redis"):
         return {"confirm_publish": True}
     return {
         # celery 5.7.0: with emulated acks a worker that reconnects while it holds prefetched

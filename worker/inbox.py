@@ -76,7 +76,7 @@ def broker_errors(url: str) -> tuple[type[Exception], ...]:
 
 
 def _connect(url: str) -> Connection:
-    redis = url.startswith(("redis", "rediss", "sentinel"))
+    redis = url.startswith("redis")
     options = {
         "socket_connect_timeout": CONNECT_SECONDS,
         "socket_timeout": SILENCE_SECONDS,

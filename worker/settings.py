@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from pydantic import (
     BaseModel,
@@ -44,7 +44,7 @@ from changeover.worker.secret_files import ENV_PREFIX, SecretFiles, secret_files
 
 FILES = (Path("changeover.toml"), Path("/etc/changeover/changeover.toml"))
 
-BROKERS = ("redis", "rediss", "redis+socket", "sentinel", "amqp", "amqps")
+BROKERS = ("redis", "rediss", "redis+socket", "amqp", "amqps")
 """What Changeover is tested with; kombu's polling transports are far too slow."""
 
 LEAST_SETTLE_SECONDS = 2.0
@@ -312,6 +312,8 @@ class Settings(BaseSettings):
                 # Without the URL: it may hold a password.
                 msg = f"no broker of a known kind: begin the URL with {', '.join(BROKERS)}"
                 raise ValueError(msg)
+            if not all(map(_has_usable_port, url.get_secret_value().split(";"))):
+                raise ValueError("the port must be a number from 0 to 65535")
         return url
 
     @field_validator("database_password", "broker_password", "notification_password")
@@ -430,6 +432,14 @@ def _parted(url: str) -> tuple[str, str, str]:
     return scheme, rest[:end], rest[end:]
 
 
+def _has_usable_port(url: str) -> bool:
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        return False
+    return True
+
+
 def _has_password(url: str) -> bool:
     return any(":" in _parted(one)[1].rpartition("@")[0] for one in url.split(";"))
 
@@ -487,6 +497,8 @@ def _said(error: ErrorDetails) -> str:
         return f"there is no such setting{f' (nearest: {meant[0]})' if meant else ''}"
     if error["type"] == "path_type":
         return "must be a path"
+    if error["type"] in {"model_type", "dict_type"}:
+        return "must be a table"
     return error["msg"].removeprefix("Value error, ")
 
 

@@ -186,7 +186,7 @@ def _connected(url: str) -> Iterator[Connection]:
     parts = urlsplit(url)
     where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     options: dict[str, Any] = {}
-    if parts.scheme.startswith(("redis", "sentinel")):
+    if parts.scheme.startswith("redis"):
         options = {"socket_connect_timeout": CONNECT_SECONDS, "socket_timeout": CONNECT_SECONDS}
     connection = Connection(url, connect_timeout=CONNECT_SECONDS, transport_options=options)
     with connection:

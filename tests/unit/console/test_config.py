@@ -179,6 +179,7 @@ def test_check_names_every_mistake_of_the_catalog(tell: Teller, home: Home) -> N
         ("CHANGEOVER_CONFIG", "/nonexistent.toml", "no such configuration file"),
         ("CHANGEOVER_DATABASE_URL", "mysql://h/d", "not supported"),
         ("CHANGEOVER_DATABASE_URL", "nonsense", "cannot be read"),
+        ("CHANGEOVER_DATABASE_URL", "postgresql://u@h:port/d", "cannot be read"),
     ],
 )
 def test_wrong_settings_are_one_clear_message(

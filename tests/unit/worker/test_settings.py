@@ -288,7 +288,8 @@ def test_every_setting_says_what_it_is() -> None:
 
 @pytest.mark.parametrize("field", ["broker_url", "notification_url"])
 @pytest.mark.parametrize(
-    "url", ["", "redis", "sqs://u:hunter2@h", "redis:/h", "memory://", "kafka://h", "http://h"]
+    "url",
+    ["", "redis", "sqs://u:hunter2@h", "redis:/h", "memory://", "sentinel://h", "http://h"],
 )
 def test_a_broker_of_an_unknown_kind_is_refused_without_its_password(field: str, url: str) -> None:
     with pytest.raises(Invalid, match=f"{field}: .*no broker of a known kind.*redis.*amqp") as said:
@@ -491,3 +492,20 @@ def test_an_endpoint_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(Invalid, match=r"placement_endpoint: must be http://HOST:PORT"):
         load_settings(placement_endpoint=url)
     assert load_settings(placement_endpoint="http://[::1]:1/placement").placement_endpoint
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://h:port/0", "amqp://u:hunter2@h:1:2//", "redis://h:99999/0"]
+)
+def test_a_broker_with_a_port_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(Invalid, match="broker_url: the port must be a number") as said:
+        load_settings(broker_url=url)
+    assert PASSWORD not in str(said.value)
+
+
+def test_what_must_be_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrote(tmp_path / "c.toml", "project_shares = 5\n[callbacks]\ndefault = 5\n", monkeypatch)
+    with pytest.raises(
+        Invalid, match=r"project_shares: must be a table; .*default: must be a table"
+    ):
+        load_settings()
