@@ -21,7 +21,7 @@ _KEY = re.compile(
     r"(?P<kind>resources|trait)(?P<suffix>[A-Za-z0-9_-]{1,64})?:(?P<name>.*)", re.DOTALL
 )
 _NAME = re.compile(r"[A-Z][A-Z0-9_]{0,254}")
-_AMOUNT = re.compile(r"[0-9]{1,10}")
+_CUSTOM = "CUSTOM_"
 _MOST = 2**31 - 1
 _MB_PER_GB = 1024
 
@@ -79,7 +79,9 @@ def request_of_flavor(
     Nova 34 adds where all its computes are new enough: ``OWNER_NOVA``, which every host of
     Nova's has.
 
-    Raises ``Invalid``, naming the extra spec, for what Placement could only refuse.
+    What Nova ignores with a warning is ignored: amounts that are no numbers, values of traits other
+    than ``required`` and ``forbidden``, classes of no valid name, other group policies. Raises
+    ``Invalid``, naming the extra spec, for what Placement could only refuse.
     """
     drafts = _read(flavor.extra_specs)
     unsuffixed = drafts[""]
@@ -131,10 +133,13 @@ def _read(specs: Mapping[str, str]) -> defaultdict[str, _Draft]:
         if match is None:
             continue
         draft = drafts[match["suffix"] or ""]
-        if match["kind"] == "resources":
-            draft.resources[_name(match["name"], key)] = _amount(value, key)
-        else:
-            draft.add_trait(_name(match["name"], key), value, key)
+        name = match["name"]
+        if match["kind"] == "trait":
+            draft.add_trait(name, value, key)
+        elif name.startswith(_CUSTOM) or _NAME.fullmatch(name):
+            amount = _amount(value, key)
+            if amount is not None:
+                draft.resources[_name(name, key)] = amount
     return drafts
 
 
@@ -154,11 +159,9 @@ class _Draft:
 
     def add_trait(self, trait: str, value: str, key: str) -> None:
         if value == "required":
-            self.required.add(trait)
+            self.required.add(_name(trait, key))
         elif value == "forbidden":
-            self.forbidden.add(trait)
-        else:
-            raise Invalid(f"{_shown(key)}: must be required or forbidden, not {_shown(value)}")
+            self.forbidden.add(_name(trait, key))
 
     def finish(self, suffix: str) -> RequestGroup | None:
         resources = {rc: amount for rc, amount in self.resources.items() if amount}
@@ -196,11 +199,15 @@ def _name(text: str, key: str) -> str:
     return text
 
 
-def _amount(value: str, key: str) -> int:
-    text = value.strip()
-    if not _AMOUNT.fullmatch(text) or int(text) > _MOST:
+def _amount(value: str, key: str) -> int | None:
+    """The amount as Nova reads it, ``None`` if it does not."""
+    try:
+        amount = int(value)
+    except ValueError:
+        return None
+    if amount > _MOST:
         raise Invalid(f"{_shown(key)}: must be a whole number from 0 to {_MOST}")
-    return int(text)
+    return amount if amount >= 0 else None
 
 
 def _preferred(specs: Mapping[str, str]) -> set[str]:
@@ -209,8 +216,8 @@ def _preferred(specs: Mapping[str, str]) -> set[str]:
 
 def _group_policy(specs: Mapping[str, str], groups: tuple[RequestGroup, ...]) -> GroupPolicy | None:
     policy = specs.get("group_policy")
-    if policy not in (None, "none", "isolate"):
-        raise Invalid(f"group_policy: must be none or isolate, not {_shown(policy)}")
+    if policy not in {"none", "isolate"}:
+        policy = None
     if policy is None and sum(1 for group in groups if group.suffix) > 1:
         raise Invalid("group_policy: is needed where a flavor has more than one numbered group")
     return cast("GroupPolicy | None", policy)

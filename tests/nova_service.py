@@ -436,7 +436,14 @@ class _Handler(BaseHTTPRequestHandler):
             case ("GET", ["flavors"]):
                 with service.servers._tx() as db:
                     names = [r["name"] for r in db.execute("SELECT name FROM flavors")]
-                return 200, {"flavors": [{"id": f"id-of-{n}", "name": n} for n in names]}
+                flavors = [{"id": f"id-of-{n}", "name": n} for n in sorted(names)]
+                after = [f for f in flavors if f["id"] > query.get("marker", "")]
+                page = after[: service.page]
+                more = len(page) == service.page
+                return 200, {
+                    "flavors": page,
+                    **({"flavors_links": _MORE["servers_links"]} if more else {}),
+                }
         return 404, _error("itemNotFound", 404, "not here")
 
     def _one(self, uuid: str, rest: list[str], body: dict[str, Any]) -> tuple[int, Any]:

@@ -291,6 +291,13 @@ def test_a_server_of_others_is_listed_before_it_is_scheduled(
         servers.get(uuid)
 
 
+def test_short_pages_of_flavors_are_followed(nova: NovaService, servers: NovaServers) -> None:
+    nova.page = 1  # [api] max_limit
+    for name in ("a", "b", "zz"):
+        nova.servers.add_flavor(NOWHERE.model_copy(update={"name": name}))
+    assert create(servers)
+
+
 def test_pages_are_followed(nova: NovaService, servers: NovaServers, clock: VirtualClock) -> None:
     nova.page = 2
     made = {create(servers, marker=f"m{n}") for n in range(5)}

@@ -296,8 +296,14 @@ def listed(value: Any) -> tuple[list[Any], bool]:
     servers = an_array(member(value, "servers", "answer"), "servers")
     for server in servers:
         member(server, "id", "server")
-    links = an_array(value.get("servers_links", []), "servers_links")
-    return servers, any(member(link, "rel", "link") == "next" for link in links)
+    return servers, goes_on(value, "servers")
+
+
+def goes_on(value: Any, kind: str) -> bool:
+    """Whether a page of servers or flavors is followed by another."""
+    key = f"{kind}_links"
+    links = an_array(an_object(value, "answer").get(key, []), key)
+    return any(member(link, "rel", "link") == "next" for link in links)
 
 
 def aggregates(value: Any) -> tuple[Aggregate, ...]:

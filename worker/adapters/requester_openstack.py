@@ -15,8 +15,9 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from changeover.models.errors import AskOperator, Invalid, NotFound, Refuse
+from changeover.models.errors import AskOperator, Garbled, Invalid, NotFound, Refuse
 from changeover.models.flavor import Flavor, Image, ImageProperties
+from changeover.worker.adapters.nova_wire import goes_on
 from changeover.worker.adapters.owners import take_back
 from changeover.worker.adapters.service_http import (
     Answer,
@@ -38,6 +39,7 @@ _COMPUTE: Final = {"OpenStack-API-Version": "compute 2.61"}
 """Flavors with their extra specs; OpenStack Rocky (2018)."""
 
 _PAGE: Final = 1000
+_MOST_PAGES: Final = 200
 
 
 class OpenStackRequester:
@@ -145,11 +147,21 @@ class OpenStackRequester:
             )
         if answer.status not in {HTTPStatus.NOT_FOUND, HTTPStatus.BAD_REQUEST}:
             raise failure(answer)
-        query = [("limit", str(_PAGE))] if details else [("name", wanted)]
-        answer = service.request("GET", details or path, query=query, headers=headers)
-        if not answer.ok:
-            raise failure(answer)
-        return _one(answer, wanted, kind, form)
+        found: list[Mapping[str, Any]] = []
+        last: str | None = None
+        for _ in range(_MOST_PAGES):
+            query = [("limit", str(_PAGE))] if details else [("name", wanted)]
+            if last is not None:
+                query.append(("marker", last))
+            answer = service.request("GET", details or path, query=query, headers=headers)
+            if not answer.ok:
+                raise failure(answer)
+            listed, more = answer.parse(lambda body: _listed(body, kind))
+            found += [one for one in listed if one.get("name") == wanted]
+            if not (details and more and listed):
+                return _one(answer, found, wanted, kind, form)
+            last = answer.parse(lambda _, listed=listed: _id(listed[-1]))  # type: ignore[misc]
+        raise Garbled(f"GET {path}: no end of the listing after {_MOST_PAGES} pages")
 
 
 class ServiceRequester(OpenStackRequester):
@@ -193,12 +205,19 @@ class ServiceRequester(OpenStackRequester):
         """See :class:`~changeover.worker.ports.requester.Requester`."""
 
 
-def _one(answer: Answer, wanted: str, kind: str, form: Callable[[Mapping[str, Any]], T]) -> T:
-    def named(body: Any) -> list[Mapping[str, Any]]:
-        listed = an_array(member(body, f"{kind}s", "answer"), f"{kind}s")
-        return [o for item in listed if (o := an_object(item, kind)).get("name") == wanted]
+def _listed(body: Any, kind: str) -> tuple[list[Mapping[str, Any]], bool]:
+    """One page, and whether there is a further page."""
+    listed = an_array(member(body, f"{kind}s", "answer"), f"{kind}s")
+    return [an_object(item, kind) for item in listed], goes_on(body, f"{kind}s")
 
-    found = answer.parse(named)
+
+def _one(
+    answer: Answer,
+    found: Sequence[Mapping[str, Any]],
+    wanted: str,
+    kind: str,
+    form: Callable[[Mapping[str, Any]], T],
+) -> T:
     if not found:
         raise NotFound(f"there is no {kind} {wanted}: see `openstack {kind} list`")
     if len(found) > 1:

@@ -367,12 +367,12 @@ class NovaServers:
             if last is not None:
                 query.append(("marker", last))
             answer = _checked(self._call("GET", "/flavors", query=query, service=service))
-            flavors = answer.parse(_flavors)
+            flavors, more = answer.parse(_flavors)
             for named in (1, 0):
                 for flavor in flavors:
                     if flavor[named] == name:
                         return flavor[0]
-            if len(flavors) < PAGE:
+            if not more or not flavors:  # Nova's own pages may be shorter than asked for
                 break
             last = flavors[-1][0]
         raise NotFound(f"Nova has no flavor {name} any more", flavor=name)
@@ -452,15 +452,16 @@ def _own_words(answer: Answer) -> str:
         return ""
 
 
-def _flavors(value: Any) -> list[tuple[str, str]]:
-    flavors = an_array(member(value, "flavors", "answer"), "flavors")
-    return [
+def _flavors(value: Any) -> tuple[list[tuple[str, str]], bool]:
+    """Ids and names of one page, and whether there is a further page."""
+    flavors = [
         (
             a_text(member(flavor, "id", "flavor"), "flavor.id"),
             a_text(member(flavor, "name", "flavor"), "flavor.name"),
         )
-        for flavor in flavors
+        for flavor in an_array(member(value, "flavors", "answer"), "flavors")
     ]
+    return flavors, nova_wire.goes_on(value, "flavors")
 
 
 def _versions(value: Any) -> tuple[Version, Version]:

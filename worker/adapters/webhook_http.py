@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from changeover.models.errors import Unreachable
 
 TOTAL_SECONDS = 15.0
-"""From the first byte sent to the last one read; a receiver that drips is cut off then."""
+"""From the connection to the last byte read; a receiver that drips is cut off then."""
 
 ANSWER_BYTES = 512
 
@@ -60,14 +60,20 @@ class HttpWebhook:
         headers: Mapping[str, str],
         body: bytes,
     ) -> tuple[int, str]:
-        connection.connect()
-        raw = connection.sock
+        raw = socket.create_connection((connection.host, connection.port), self._timeout)
+        connection.sock = raw
+        if isinstance(connection, http.client.HTTPSConnection):
+            connection.sock = raw = self._tls.wrap_socket(
+                raw, server_hostname=connection.host, do_handshake_on_connect=False
+            )
         # Timeouts of a socket are for each read: only this bounds the whole.
         late = threading.Event()
         cut = threading.Timer(self._total, _cut, [raw, late])
         cut.daemon = True
         cut.start()
         try:
+            if isinstance(raw, ssl.SSLSocket):
+                raw.do_handshake()
             connection.request("POST", path, body, dict(headers))
             # Closed here: where the receiver closes, the connection lets go of its answer.
             with connection.getresponse() as answer:

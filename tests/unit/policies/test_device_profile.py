@@ -67,7 +67,8 @@ def test_suffixes_within_a_group_say_nothing() -> None:
     [
         ([], "has no groups"),
         ([{"accel:bitstream_id": "x"}], "group 0: asks for nothing"),
-        ([AES, {"resources:FPGA": "many"}], "group 1: resources:FPGA"),
+        ([AES, {"resources:FPGA": "9" * 11}], "group 1: resources:FPGA"),
+        ([AES, {"resources:FPGA": "many"}], "group 1: asks for nothing"),
         ([{"trait:CUSTOM_A": "required"}], "group 0: trait:CUSTOM_A"),
     ],
 )

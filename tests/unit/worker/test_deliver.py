@@ -7,6 +7,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -405,6 +406,27 @@ def test_of_a_huge_answer_only_the_beginning_is_read(receiver: Receiver) -> None
 def test_nobody_answers() -> None:
     with pytest.raises(Unreachable, match="ConnectionRefusedError"):
         HttpWebhook(2.0).post("http://127.0.0.1:1/", {}, b"{}")
+
+
+def test_a_receiver_that_drips_its_certificate_is_cut_off() -> None:
+    told_all: list[bool] = []
+
+    def drip(raw: socket.socket) -> None:
+        with raw, suppress(OSError):
+            raw.sendall(b"\x16\x03\x03\x40\x00")  # a record of TLS that takes an hour to come
+            for _ in range(100):
+                raw.sendall(b"x")
+                time.sleep(0.05)
+            told_all.append(True)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=lambda: drip(listener.accept()[0]))
+        thread.start()
+        port = listener.getsockname()[1]
+        with pytest.raises(Unreachable):
+            HttpWebhook(5.0, total=0.3).post(f"https://127.0.0.1:{port}/", {}, b"{}")
+        thread.join()
+    assert not told_all, "it was the receiver that ended it"
 
 
 def test_certificates_are_checked(tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ def test_a_flavor_that_placement_could_only_refuse_is_a_dead_letter(
 ) -> None:
     message = failure()
     spec = message["payload"]["nova_object.data"]["request_spec"]["nova_object.data"]
-    spec["flavor"]["nova_object.data"]["extra_specs"] = {"resources:CUSTOM_FPGA": "many"}
+    spec["flavor"]["nova_object.data"]["extra_specs"] = {"resources:CUSTOM_FPGA": "9" * 11}
     accepted = intake.accept(json.dumps(message), "test")
     assert accepted.outcome == "dead_letter"
     assert "resources:CUSTOM_FPGA" in accepted.reason
