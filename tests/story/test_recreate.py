@@ -199,6 +199,40 @@ def test_a_create_that_lands_while_a_slow_listing_is_made_is_not_sent_again(
         assert created(cloud) == 1
 
 
+def test_a_failure_of_a_successor_that_its_boot_does_not_know_yet_makes_no_second_one(
+    tmp_path: Path,
+) -> None:
+    with Cloud(tmp_path) as cloud:
+        [first] = cloud.fail_boot(FLAVOR)
+        owner = boot_of(cloud, first).id
+        [successor] = cloud.fail_boot(FLAVOR, metadata={MARKER: f"{owner}.1"})
+        cloud.calm()
+        assert boot_of(cloud, first).state is BootState.BOOTED
+        absorbed = boot_of(cloud, successor)
+        assert (absorbed.state, absorbed.reason.code) == (BootState.CANCELLED, "boot.absorbed")
+        assert absorbed.reason.facts["boot"] == owner
+        assert created(cloud) == 1
+
+
+def test_a_forced_host_is_kept_though_nova_shows_it_to_nobody(tmp_path: Path) -> None:
+    with Cloud(tmp_path) as cloud:
+        get, host = cloud.servers.get, cloud.device("gpu1").host
+
+        def without_host(uuid: str) -> Server | None:
+            found = get(uuid)
+            if found is None or found.blueprint is None:
+                return found
+            return replace(found, blueprint=found.blueprint.model_copy(update={"host": None}))
+
+        cloud.servers.get = without_host  # type: ignore[method-assign]  # as the real Nova
+        [server] = cloud.fail_boot(FLAVOR, host=host)
+        cloud.calm()
+        boot = boot_of(cloud, server)
+        assert boot.state is BootState.BOOTED
+        assert boot.blueprint is not None
+        assert boot.blueprint.host == host
+
+
 def test_while_a_listing_is_not_complete_no_other_create_is_sent(tmp_path: Path) -> None:
     with Cloud(tmp_path) as cloud:
         find, up_at = cloud.servers.find, cloud.clock.now() + 500.0
