@@ -19,7 +19,7 @@ LOCK := $(BIN)/uv --quiet --no-config pip compile --universal --python-version 3
 	--no-emit-index-url --no-emit-find-links --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-openstack openstack lint bench faults secrets clean lock
+.PHONY: help run test test-openstack openstack lint bench faults fuzz secrets clean lock
 
 help: ## Say what can be done here
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | \

@@ -19,7 +19,6 @@ from changeover.models.planning import Mode
 
 UUID_PATTERN = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 _UUID = re.compile(UUID_PATTERN)
-CUSTOM = re.compile(r"^CUSTOM_[A-Z0-9_]+$")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+-]*$", max_length=128)]
 HostName = Annotated[Name, Field(max_length=112)]  # a host's queue is named after it

@@ -32,9 +32,3 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
     """JSON-able values of the plan."""
     data: dict[str, Any] = _adapter(Plan).dump_python(plan, mode="json")
     return data
-
-
-def plan_from_json(data: dict[str, Any]) -> Plan:
-    """The plan that was stored."""
-    plan: Plan = _adapter(Plan).validate_python(data)
-    return plan

@@ -34,6 +34,7 @@ from changeover.worker.holds import devices_of, offer_slots, open_slots
 from changeover.worker.leave_to_owner import leave_to_owner
 from changeover.worker.ports.servers import (
     MARKER,
+    NO_VALID_HOST,
     REPLACED_BY,
     Authority,
     Server,
@@ -510,7 +511,7 @@ def _failed_again(world: World, boot: Boot, reason: Reason) -> Boot:
     """Put it back with its age; after too many attempts it is over."""
     now = world.clock.now()
     if boot.attempt >= world.settings.max_attempts:
-        filtered = why_filtered(world, boot) if "No valid host" in reason.text else None
+        filtered = why_filtered(world, boot) if NO_VALID_HOST in reason.text else None
         if filtered is not None:
             return _give_back(world, boot, BootState.DECLINED, filtered)
         return _give_back(

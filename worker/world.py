@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -47,7 +47,7 @@ class World:
     catalog: Catalog
     settings: Settings
     owner: str
-    pool: ThreadPoolExecutor | None = field(default=None)
+    pool: ThreadPoolExecutor | None = None
     accelerators: Accelerators | None = None
 
     def with_found(self, found: Iterable[FoundDevice]) -> World:

@@ -302,7 +302,7 @@ class Cloud:
         self._stack.enter_context(patch.object(cards_module, "PROBE_SECONDS", 0.0))
         self._stack.enter_context(patch.object(report, "POLLS", 2))
         # Plans have tests of their own; here a good one is as good as the best.
-        self._stack.enter_context(patch.object(choose, "EFFORT", 200, create=True))
+        self._stack.enter_context(patch.object(choose, "EFFORT", 200))
         self.clock = VirtualClock()
         self.witness = Witness(self.clock)
         self.root = root
@@ -671,18 +671,3 @@ class _Run:
 def seeded(seed: int) -> random.Random:
     """Chance that repeats."""
     return random.Random(seed)
-
-
-__all__ = [
-    "AFTER",
-    "BEFORE",
-    "EFFECTS",
-    "SMALL",
-    "BlindDriver",
-    "Cloud",
-    "Crash",
-    "HastyDriver",
-    "Stepper",
-    "Worker",
-    "seeded",
-]

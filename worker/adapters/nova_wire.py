@@ -36,6 +36,7 @@ from changeover.worker.adapters.service_http import (
 )
 from changeover.worker.ports.servers import (
     MARKER,
+    NO_VALID_HOST,
     OWN_KEYS,
     REPLACES,
     Server,
@@ -51,8 +52,6 @@ UNKNOWN: Final = "UNKNOWN"
 """The status of a server whose cell does not answer: nothing else is known of it."""
 
 GONE: Final = frozenset({"DELETED", "SOFT_DELETED"})
-
-NO_VALID_HOST: Final = "No valid host"
 
 _TRAIT: Final = "trait:"
 _HINT: TypeAdapter[Any] = TypeAdapter(Hint)

@@ -19,6 +19,7 @@ from changeover.worker.adapters.microversions import dotted
 from changeover.worker.doctor.check import Check, fail, ok, skipped, some, warn
 from changeover.worker.doctor.own import MOST_SKEW, clock
 from changeover.worker.doctor.site import Answer, Api, NothingToLookAtError, Site
+from changeover.worker.ports.servers import NO_VALID_HOST
 
 PLACEMENT_LEAST, PLACEMENT_WANTED = (1, 36), (1, 39)
 NOVA_LEAST, NOVA_WANTED = (2, 73), (2, 100)
@@ -165,7 +166,7 @@ def _without_host(value: Any) -> list[tuple[str, float]]:
     return [
         (server["id"], datetime.fromisoformat(server["created"]).timestamp())
         for server in value["servers"]
-        if "No valid host" in server.get("fault", {}).get("message", "")
+        if NO_VALID_HOST in server.get("fault", {}).get("message", "")
     ]
 
 

@@ -16,6 +16,9 @@ from changeover.models.notification import BuildFailed
 MARKER = "changeover:boot"
 """The metadata key by which a create that was not answered is found again."""
 
+NO_VALID_HOST = "No valid host"
+"""How Nova begins to say that no host could take a server."""
+
 NAMESPACE = UUID("5b7a1d0e-6f0c-4d55-9d0a-9a2c1c1f3b6e")
 
 
@@ -83,7 +86,7 @@ class Server:
     @property
     def no_valid_host(self) -> bool:
         """It failed because no host could take it."""
-        return self.status is ServerStatus.ERROR and "No valid host" in self.fault
+        return self.status is ServerStatus.ERROR and NO_VALID_HOST in self.fault
 
 
 @dataclass(frozen=True, slots=True)

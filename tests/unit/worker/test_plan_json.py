@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from changeover.models.planning import (
     Budgets,
@@ -26,12 +26,7 @@ from changeover.models.planning import (
 )
 from changeover.models.reasons import Reason
 from changeover.policies.choose import choose
-from changeover.worker.plan_json import (
-    inputs_as_json,
-    inputs_from_json,
-    plan_as_json,
-    plan_from_json,
-)
+from changeover.worker.plan_json import inputs_as_json, inputs_from_json, plan_as_json
 from changeover.worker.simulator.fleet import describe_fleet
 
 TEXT = st.text(max_size=6)
@@ -117,7 +112,7 @@ def test_inputs_come_back_the_same(inputs: PlanInputs) -> None:
 @given(PLANS)
 def test_plans_come_back_the_same(plan: Plan) -> None:
     stored = json.dumps(plan_as_json(plan), allow_nan=False)
-    assert plan_from_json(json.loads(stored)) == plan
+    assert TypeAdapter(Plan).validate_python(json.loads(stored)) == plan
 
 
 def test_the_same_plan_is_made_again() -> None:
@@ -161,7 +156,8 @@ def test_the_same_plan_is_made_again() -> None:
     assert plan.intents
     stored = json.loads(json.dumps([inputs_as_json(inputs), plan_as_json(plan)]))
     again = choose(inputs_from_json(stored[0]))
-    assert again == plan == plan_from_json(stored[1])
+    assert again == plan
+    assert plan_as_json(again) == stored[1]
     assert choose(replace(inputs, demands=())).intents == ()
 
 
@@ -169,5 +165,3 @@ def test_the_same_plan_is_made_again() -> None:
 def test_what_is_neither(data: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         inputs_from_json(data)
-    with pytest.raises(ValidationError):
-        plan_from_json(data)
