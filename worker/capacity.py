@@ -102,6 +102,14 @@ class Capacity:
         self._meant = {meant.device: meant for meant in reversed(ledger.meant)}
         self.idle = self._list_idle()
 
+    @property
+    def counted(self) -> frozenset[str]:
+        """The devices whose free slots the planner counts: those that have a function.
+
+        A region without one offers its class all the same, to whoever wants any region.
+        """
+        return frozenset(d.provider for d in self.world.catalog.devices if self._function(d))
+
     def _function(self, device: Device) -> Function | None:
         if device.provider in self.ledger.released:
             return None

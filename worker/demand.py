@@ -57,13 +57,14 @@ def classes_of(world: World, boots: Sequence[Boot]) -> list[list[Boot]]:
     return list(groups.values())
 
 
-def judge_class(world: World, boots: list[Boot]) -> Judged:
+def judge_class(world: World, boots: list[Boot], counted: frozenset[str]) -> Judged:
     """Ask Placement the full request, and the request without what programming gives.
 
-    One class that cannot be asked stops none of the others: it is declined with the reason.
+    ``counted``: the devices whose free slots the planner counts by itself. One class that cannot be
+    asked stops none of the others: it is declined with the reason.
     """
     try:
-        return _judge_class(world, boots)
+        return _judge_class(world, boots, counted)
     except Garbled as exc:
         # Not the request is wrong, but the answer: that may pass.
         later = Reason("demand.garbled", f"Placement's answer cannot be read: {exc.message}")
@@ -79,7 +80,7 @@ def _declined(world: World, boots: Sequence[Boot], reason: Reason) -> Judged:
     return Judged(key, tuple(boots), nothing, Candidates((), {}), None, frozenset())
 
 
-def _judge_class(world: World, boots: list[Boot]) -> Judged:
+def _judge_class(world: World, boots: list[Boot], counted: frozenset[str]) -> Judged:
     asked = requested(world, boots[0])
     if asked.never is not None:
         return _declined(world, boots, asked.never)
@@ -88,23 +89,24 @@ def _judge_class(world: World, boots: list[Boot]) -> Judged:
     if not asked.request.groups:
         text = "neither its failure nor Nova says what it asked for"
         return _declined(world, boots, Reason("demand.unknown", text))
-    judged = _judge_request(world, boots, asked.request)
+    judged = _judge_request(world, boots, asked.request, counted)
     unpinned = asked.request.unpinned()
     if unpinned is None or judged.now.candidates or judged.hosts:
         return judged
     # Nova would take hosts that do not tell dedicated CPUs apart, too.
-    other = _judge_request(world, boots, unpinned)
+    other = _judge_request(world, boots, unpinned, counted)
     return other if other.now.candidates or other.hosts else judged
 
 
-def _judge_request(world: World, boots: list[Boot], request: ResourceRequest) -> Judged:
+def _judge_request(
+    world: World, boots: list[Boot], request: ResourceRequest, counted: frozenset[str]
+) -> Judged:
     seen = {trait: world.holders(trait) for trait in strange_traits(request, world.catalog)}
     on_devices = {trait: holders for trait, holders in seen.items() if holders.devices}
     understanding = understand(request, world.catalog, on_devices)
-    known = {device.provider for device in world.catalog.devices}
     now = world.placement.candidates(request, CANDIDATES_LIMIT)
     # The oldest go first where only some fit: the order that they came in.
-    elsewhere = boots[: _fits_elsewhere(request, now, known, understanding)]
+    elsewhere = boots[: _fits_elsewhere(request, now, counted, understanding)]
     hosts: Mapping[str, int] | None = None
     rest = understanding.relaxed
     if not understanding.nobody and rest.groups:
@@ -147,17 +149,17 @@ def _with_misspelt(world: World, understanding: Understanding) -> Understanding:
 
 
 def _fits_elsewhere(
-    request: ResourceRequest, now: Candidates, known: set[str], understanding: Understanding
+    request: ResourceRequest, now: Candidates, counted: frozenset[str], understanding: Understanding
 ) -> int:
-    """How many such boots fit at once without any device of the catalog.
+    """How many such boots fit at once without any device whose slots the planner counts.
 
-    Where the catalog's devices are part of every candidate, the planner counts their free slots;
-    here only what it cannot see is counted.
+    Where such devices are part of every candidate, it is the planner that counts; here only what
+    it cannot see is counted.
     """
     roots = {
         now.root_of(candidate)
         for candidate in now.candidates
-        if not known.intersection(candidate.allocations)
+        if not counted.intersection(candidate.allocations)
     }
     if not roots:
         return 0

@@ -73,7 +73,8 @@ def gather(world: World, *, boots: Sequence[Boot] | None = None, balance: bool =
         left = forecasts_left(world, tx, now) if balance and expected else 0
     wanted = _most_wanted(expected) if left else {}
     classes = classes_of(world, boots)
-    judged = tuple(world.concurrently(lambda same: judge_class(world, same), classes))
+    counted = capacity.counted
+    judged = tuple(world.concurrently(lambda same: judge_class(world, same, counted), classes))
     answers = [judgement.now for judgement in judged]
     if balance:
         shown = dict.fromkeys([*floors(world), *wanted])

@@ -79,6 +79,28 @@ def test_a_verdict_agrees_with_all_single_and_double_changes(seed: int) -> None:
                 assert fits(world, request), told
 
 
+def test_a_region_without_a_function_serves_whoever_wants_any() -> None:
+    tried = 0
+    for seed in range(200):
+        world = make_world(random.Random(seed))
+        for device in world.catalog.devices:
+            here = [d for d in world.catalog.devices if d.host == device.host]
+            regions = [d for d in here if world.model(d).resource_class]
+            if device.model != "region" or len(regions) > 1:
+                continue
+            group = RequestGroup(resources={"CUSTOM_REGION": 1, "VCPU": 1})
+            request = ResourceRequest((group,), hosts=(device.host,))
+            if world.placement.state(device.provider).traits or not fits(world, request):
+                continue
+            diagnosis, plan = _diagnosed(world, request)
+            assert diagnosis.verdict is Verdict.CANDIDATES_NOW
+            assert not plan.intents
+            tried += 1
+        if tried > 1:
+            return
+    raise AssertionError("no such cloud")
+
+
 def _hosts_could(world: World, request: ResourceRequest) -> bool:
     """Whether a host with a device that could offer the function takes the rest of ``request``."""
     understanding = understand(request, world.catalog)
