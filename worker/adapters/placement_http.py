@@ -27,33 +27,23 @@ from changeover.models.errors import (
     Unreachable,
 )
 from changeover.models.placement import (
-    AllocationCandidate,
     Candidates,
-    Capacity,
     Inventories,
     Inventory,
     Provider,
     ProviderState,
-    RequestGroup,
     ResourceRequest,
     Usage,
 )
-from changeover.worker.adapters.microversions import Microversions, Version, dotted, range_of
+from changeover.worker.adapters import placement_wire
+from changeover.worker.adapters.microversions import Microversions, Version, dotted
 from changeover.worker.adapters.service_http import (
     DETAIL_CHARACTERS,
     Answer,
     HttpService,
     Method,
     Timeouts,
-    WrongFormError,
-    a_count,
-    a_text,
-    an_array,
-    an_integer,
-    an_object,
     failure,
-    member,
-    texts,
 )
 
 WANTED: Final = (1, 39)
@@ -146,7 +136,7 @@ class HttpPlacement:
     ) -> list[Provider]:
         query = []
         if resources:
-            query.append(("resources", _amounts(resources)))
+            query.append(("resources", placement_wire.amounts(resources)))
         if traits := sorted(set(required)):
             query.append(("required", ",".join(traits)))
         if aggregates := sorted(set(member_of)):
@@ -158,7 +148,7 @@ class HttpPlacement:
         answer = self._get("providers", "/resource_providers", query)
         if _names_unknown(answer):
             return []
-        return _checked(answer).parse(_providers)
+        return _checked(answer).parse(placement_wire.providers)
 
     def state(self, uuid: str) -> ProviderState:
         inventories, inventory_generation = self._inventories(uuid)
@@ -180,15 +170,15 @@ class HttpPlacement:
 
     def _inventories(self, uuid: str) -> tuple[dict[str, Inventory], int]:
         answer = self._get("inventories", f"/resource_providers/{quote(uuid)}/inventories")
-        return _checked(answer).parse(_inventories)
+        return _checked(answer).parse(placement_wire.inventories)
 
     def _traits(self, uuid: str) -> tuple[frozenset[str], int]:
         answer = self._get("traits", f"/resource_providers/{quote(uuid)}/traits")
-        return _checked(answer).parse(_traits)
+        return _checked(answer).parse(placement_wire.traits)
 
     def usage(self, uuid: str) -> Usage:
         answer = self._get("usage", f"/resource_providers/{quote(uuid)}/allocations")
-        generation, by_consumer = _checked(answer).parse(_usage)
+        generation, by_consumer = _checked(answer).parse(placement_wire.usage)
         return Usage(uuid, generation, by_consumer)
 
     def candidates(self, request: ResourceRequest, limit: int | None = None) -> Candidates:
@@ -233,7 +223,7 @@ class HttpPlacement:
         answer = self._get("candidates", "/allocation_candidates", query)
         if _names_unknown(answer):
             return _NONE
-        return _checked(answer).parse(_candidates)
+        return _checked(answer).parse(placement_wire.candidates)
 
     def _query(self, request: ResourceRequest, root: str | None) -> Iterator[tuple[str, str]]:
         suffixes = Counter(group.suffix for group in request.groups)
@@ -247,11 +237,11 @@ class HttpPlacement:
                     f"Placement speaks microversion {dotted(self._versions.spoken())}: a request "
                     f"for any of several traits needs {dotted(WANTED)}"
                 )
-            yield from _group_query(group)
+            yield from placement_wire.group_query(group)
             if root is not None:
                 yield f"in_tree{group.suffix}", root
             if not group.suffix:
-                yield from _aggregates_query(request)
+                yield from placement_wire.aggregates_query(request)
         host = [*sorted(request.root_required), *(f"!{t}" for t in sorted(request.root_forbidden))]
         if host:
             yield "root_required", ",".join(host)
@@ -287,7 +277,7 @@ class HttpPlacement:
                 "inventories": {rc: inv.as_json() for rc, inv in inventories.items()},
             },
         )
-        return _written(answer).parse(_generation)
+        return _written(answer).parse(placement_wire.generation)
 
     def put_traits(self, uuid: str, generation: int, traits: Iterable[str]) -> int:
         answer = self._put(
@@ -295,7 +285,7 @@ class HttpPlacement:
             f"/resource_providers/{quote(uuid)}/traits",
             {"resource_provider_generation": generation, "traits": sorted(set(traits))},
         )
-        return _written(answer).parse(_generation)
+        return _written(answer).parse(placement_wire.generation)
 
     def put_aggregates(self, uuid: str, generation: int, aggregates: Iterable[str]) -> int:
         answer = self._put(
@@ -306,14 +296,14 @@ class HttpPlacement:
                 "aggregates": sorted(set(aggregates)),
             },
         )
-        return _written(answer).parse(_generation)
+        return _written(answer).parse(placement_wire.generation)
 
     def ensure_traits(self, traits: Iterable[str]) -> None:
         wanted = sorted(set(traits))
         for start in range(0, len(wanted), _NAMES_PER_QUERY):
             names = wanted[start : start + _NAMES_PER_QUERY]
             answer = self._get("trait_names", "/traits", [("name", "in:" + ",".join(names))])
-            known = _checked(answer).parse(_trait_names)
+            known = _checked(answer).parse(placement_wire.trait_names)
             for name in names:
                 if name not in known:
                     _checked(self._put("put_trait", f"/traits/{quote(name, safe='')}"))
@@ -322,7 +312,9 @@ class HttpPlacement:
         wanted = sorted(set(classes))
         if not wanted:
             return
-        known = _checked(self._get("class_names", "/resource_classes")).parse(_class_names)
+        known = _checked(self._get("class_names", "/resource_classes")).parse(
+            placement_wire.class_names
+        )
         for name in wanted:
             if name not in known:
                 _checked(self._put("put_class", f"/resource_classes/{quote(name, safe='')}"))
@@ -339,7 +331,7 @@ class HttpPlacement:
                 if (found.uuid, found.name, found.parent) == (uuid, name, parent):
                     return found
             raise Invalid(f"another provider has the uuid {uuid} or the name {name}", name=name)
-        return _written(answer).parse(_provider)
+        return _written(answer).parse(placement_wire.provider)
 
     def claim(
         self,
@@ -373,7 +365,9 @@ class HttpPlacement:
             _checked(answer)
 
     def held(self, consumer: str) -> Mapping[str, Mapping[str, int]]:
-        return _checked(self._get("held", f"/allocations/{quote(consumer)}")).parse(_held)
+        return _checked(self._get("held", f"/allocations/{quote(consumer)}")).parse(
+            placement_wire.held
+        )
 
     # --- the wire ---------------------------------------------------------------------------
 
@@ -384,7 +378,7 @@ class HttpPlacement:
         return self._send(kind, "PUT", path, body=body)
 
     def _ask_versions(self) -> tuple[Version, Version]:
-        return _checked(self._request("versions", "GET", "/")).parse(_versions)
+        return _checked(self._request("versions", "GET", "/")).parse(placement_wire.versions)
 
     def _send(
         self,
@@ -510,155 +504,7 @@ def _fail(answer: Answer) -> NoReturn:
     raise failure(answer, detail, code=code)
 
 
-# --- the documented forms -------------------------------------------------------------------
-
-
-def _resources(value: Any, where: str) -> dict[str, int]:
-    items = an_object(value, where).items()
-    return {rc: a_count(amount, f"{where}[{rc}]") for rc, amount in items}
-
-
-def _generation(value: Any) -> int:
-    key = "resource_provider_generation"
-    return a_count(member(value, key, "answer"), key)
-
-
-def _provider(value: Any) -> Provider:
-    uuid = a_text(member(value, "uuid", "provider"), "uuid")
-    parent = member(value, "parent_provider_uuid", "provider")
-    return Provider(
-        uuid=uuid,
-        name=a_text(member(value, "name", "provider"), "name"),
-        generation=a_count(member(value, "generation", "provider"), "generation"),
-        parent=None if parent is None else a_text(parent, "parent_provider_uuid"),
-        root=a_text(member(value, "root_provider_uuid", "provider"), "root_provider_uuid"),
-    )
-
-
-def _providers(value: Any) -> list[Provider]:
-    key = "resource_providers"
-    return [_provider(item) for item in an_array(member(value, key, "answer"), key)]
-
-
-_INVENTORY_COUNTS = ("total", "reserved", "min_unit", "max_unit", "step_size")
-
-
-def _inventory(value: Any, where: str) -> Inventory:
-    counts = {
-        key: a_count(member(value, key, where), f"{where}.{key}") for key in _INVENTORY_COUNTS
-    }
-    ratio = member(value, "allocation_ratio", where)
-    if isinstance(ratio, bool) or not isinstance(ratio, int | float):
-        raise WrongFormError(f"{where}.allocation_ratio is no number")
-    return Inventory(**counts, allocation_ratio=float(ratio))
-
-
-def _inventories(value: Any) -> tuple[dict[str, Inventory], int]:
-    items = an_object(member(value, "inventories", "answer"), "inventories").items()
-    return {rc: _inventory(item, rc) for rc, item in items}, _generation(value)
-
-
-def _traits(value: Any) -> tuple[frozenset[str], int]:
-    return texts(member(value, "traits", "answer"), "traits"), _generation(value)
-
-
-def _trait_names(value: Any) -> frozenset[str]:
-    return texts(member(value, "traits", "answer"), "traits")
-
-
-def _class_names(value: Any) -> frozenset[str]:
-    key = "resource_classes"
-    classes = an_array(member(value, key, "answer"), key)
-    return frozenset(a_text(member(item, "name", key), key) for item in classes)
-
-
-def _allocations(value: Any, where: str) -> dict[str, dict[str, int]]:
-    return {
-        key: _resources(member(item, "resources", where), f"{where}[{key}]")
-        for key, item in an_object(value, where).items()
-    }
-
-
-def _held(value: Any) -> dict[str, dict[str, int]]:
-    return _allocations(member(value, "allocations", "answer"), "allocations")
-
-
-def _usage(value: Any) -> tuple[int, dict[str, dict[str, int]]]:
-    return _generation(value), _held(value)
-
-
-def _candidates(value: Any) -> Candidates:
-    summaries = {
-        uuid: _capacity(uuid, item)
-        for uuid, item in an_object(
-            member(value, "provider_summaries", "answer"), "provider_summaries"
-        ).items()
-    }
-    requests_ = an_array(member(value, "allocation_requests", "answer"), "allocation_requests")
-    found = []
-    for item in requests_:
-        allocations = _allocations(
-            member(item, "allocations", "allocation_request"), "allocations"
-        )  # fmt: skip
-        for uuid in allocations:
-            if uuid not in summaries:
-                raise WrongFormError(f"provider_summaries lacks {uuid!r}")
-        mappings = an_object(member(item, "mappings", "allocation_request"), "mappings")
-        found.append(
-            AllocationCandidate(
-                allocations,
-                {key: tuple(sorted(texts(uuids, "mappings"))) for key, uuids in mappings.items()},
-            )
-        )
-    return Candidates(tuple(found), summaries)
-
-
-def _capacity(uuid: str, value: Any) -> Capacity:
-    parent = member(value, "parent_provider_uuid", uuid)
-    resources = an_object(member(value, "resources", uuid), "resources")
-    return Capacity(
-        uuid=uuid,
-        root=a_text(member(value, "root_provider_uuid", uuid), "root_provider_uuid"),
-        parent=None if parent is None else a_text(parent, "parent_provider_uuid"),
-        traits=texts(member(value, "traits", uuid), "traits"),
-        # Less than nothing is left where a fence reserves what is already allocated.
-        capacity={rc: an_integer(member(r, "capacity", rc), rc) for rc, r in resources.items()},
-        used={rc: a_count(member(r, "used", rc), rc) for rc, r in resources.items()},
-    )
-
-
-def _versions(value: Any) -> tuple[Version, Version]:
-    versions = an_array(member(value, "versions", "answer"), "versions")
-    if not versions:
-        raise WrongFormError("versions is empty")
-    return range_of(versions[0], "max_version")
-
-
-# --- queries ----------------------------------------------------------------------------------
-
 _NONE: Final = Candidates((), {})
-
-
-def _amounts(resources: Mapping[str, int]) -> str:
-    return ",".join(f"{rc}:{amount}" for rc, amount in sorted(resources.items()))
-
-
-def _aggregates_query(request: ResourceRequest) -> Iterator[tuple[str, str]]:
-    """As Nova: the unsuffixed group's providers, or their root, are members, or not."""
-    for aggregates in sorted(sorted(uuids) for uuids in request.member_of):
-        yield "member_of", "in:" + ",".join(aggregates)
-    if request.isolated_aggregates:
-        yield "member_of", "!in:" + ",".join(sorted(request.isolated_aggregates))
-
-
-def _group_query(group: RequestGroup) -> Iterator[tuple[str, str]]:
-    if group.resources:
-        yield f"resources{group.suffix}", _amounts(group.resources)
-    traits = [*sorted(group.required), *(f"!{trait}" for trait in sorted(group.forbidden))]
-    if traits:
-        yield f"required{group.suffix}", ",".join(traits)
-    for names in sorted(sorted(names) for names in group.any_of):
-        yield f"required{group.suffix}", "in:" + ",".join(names)
 
 
 def _only(found: Candidates, roots: set[str], limit: int | None) -> Candidates:
