@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
-from cyborg_service import Card, CyborgService
+from cyborg_service import Card, CyborgService, _Reply
 
 from changeover.models.errors import AskOperator, Garbled, NotFound, Unreachable
 from changeover.worker.adapters import cyborg_http
@@ -159,3 +160,15 @@ def test_a_garbled_answer(
     monkeypatch.setattr("cyborg_service._deployable", garbled)
     with pytest.raises(Garbled):
         client.deployables()
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_what_a_proxy_does_not_find_cyborg_may_have(
+    client: CyborgClient, service: CyborgService, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    page = _Reply(status, b"<html>no</html>", "text/html")
+    monkeypatch.setattr(service, "answer", lambda *_: page)
+    with pytest.raises(Garbled):
+        client.device_profile("aes")
+    with pytest.raises(Garbled):
+        client.deployable(str(uuid4()))

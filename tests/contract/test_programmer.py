@@ -15,7 +15,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from cyborg_service import CyborgService
+from cyborg_service import CyborgService, _Reply
 
 from changeover.models.catalog import Artifact, Catalog, CyborgProgrammer, Device, Function, Model
 from changeover.models.catalog import CommandProgrammer as Settings
@@ -437,6 +437,16 @@ def test_cyborg_with_a_dead_agent_is_found_before_anything_is_sent(cyborg: Cybor
 @pytest.mark.parametrize("status", [502, 503, 504])
 def test_cyborg_behind_a_proxy_that_gives_up_is_unknown(cyborg: CyborgRig, status: int) -> None:
     cyborg.service.call_agent = lambda _card, _image: (status, "upstream")  # type: ignore[method-assign]
+    result = cyborg.programmer.program(cyborg.device, cyborg.function(), "t")
+    assert result.outcome is Outcome.UNKNOWN
+
+
+@pytest.mark.parametrize("status", [302, 400, 404, 408])
+def test_a_proxys_refusal_says_nothing_of_the_call(
+    cyborg: CyborgRig, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = _Reply(status, b"<html>no</html>", "text/html")
+    monkeypatch.setattr(cyborg.service, "_program", lambda _card, _body: page)
     result = cyborg.programmer.program(cyborg.device, cyborg.function(), "t")
     assert result.outcome is Outcome.UNKNOWN
 

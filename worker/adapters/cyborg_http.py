@@ -8,10 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
 
-from changeover.models.errors import NotFound
+from changeover.models.errors import Garbled, NotFound
 from changeover.worker.adapters.service_http import (
     DETAIL_CHARACTERS,
     Answer,
@@ -112,9 +113,20 @@ class CyborgClient:
 
 def checked(answer: Answer) -> Answer:
     """The answer if it is a success; else what its status says."""
-    if not answer.ok:
-        raise failure(answer, fault_of(answer))
-    return answer
+    if answer.ok:
+        return answer
+    if answer.status in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND} and not own_words(answer):
+        what = f"{answer.call}: {answer.status}: {answer.quoted()}"
+        raise Garbled(f"{what} (not Cyborg's words, but those of something before it)")
+    raise failure(answer, fault_of(answer))
+
+
+def own_words(answer: Answer) -> bool:
+    """Whether an error is Cyborg's own, not that of a proxy which did not find it."""
+    try:
+        return "error_message" in json.loads(answer.body)
+    except (ValueError, TypeError, RecursionError):
+        return False
 
 
 def fault_of(answer: Answer) -> str:

@@ -22,7 +22,7 @@ from changeover.models.errors import (
     Unreachable,
 )
 from changeover.policies.offer import function_reported
-from changeover.worker.adapters.cyborg_http import CyborgClient, fault_of
+from changeover.worker.adapters.cyborg_http import CyborgClient, fault_of, own_words
 from changeover.worker.adapters.glance_http import GlanceImages
 from changeover.worker.adapters.service_http import Answer, failure
 from changeover.worker.ports.accelerators import Deployable
@@ -161,8 +161,9 @@ def _result(answer: Answer) -> ProgramResult:
         HTTPStatus.TOO_MANY_REQUESTS,
     }:
         raise failure(answer, said)  # nothing reached the agent, and the artifact is not to blame
-    if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return ProgramResult(Outcome.FAILED, detail)
+    if HTTPStatus.BAD_REQUEST <= answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        # A proxy's own refusal says nothing of what became of the call behind it.
+        return ProgramResult(Outcome.FAILED if own_words(answer) else Outcome.UNKNOWN, detail)
     # A 500 may be the agent's own answer, or mean that nobody heard it: the agent goes on then.
     over = answer.status == HTTPStatus.INTERNAL_SERVER_ERROR and _OVER.match(said)
     return ProgramResult(Outcome.FAILED if over else Outcome.UNKNOWN, detail)
