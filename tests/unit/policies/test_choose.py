@@ -17,6 +17,10 @@ from changeover.models.planning import (
     Weights,
 )
 from changeover.policies.choose import choose
+from changeover.policies.greedy import program, prune
+from changeover.policies.problem import NOBODY, compile_problem
+from changeover.policies.score import State
+from changeover.policies.serve import Server
 
 AES = FunctionView("aes", {"u": 1})
 FFT = FunctionView("fft", {"u": 1})
@@ -256,6 +260,18 @@ def test_nothing_is_programmed_without_gain() -> None:
     assert reasons(choose(cloud)) == {"d1": "device.not_worth"}
     assert unmet(choose(cloud)) == {"c": "unmet.not_worth"}
     assert choose(replace(cloud, weights=Weights(per_second=0.0001))).intents
+
+
+def test_a_changeover_that_nothing_needs_any_more_is_taken_back() -> None:
+    problem = compile_problem(inputs((AES,), (device("d1"), device("d2")), (demand("a", "aes"),)))
+    state = State(problem)
+    server = Server(problem, state, width=1)
+    server.admit(list(problem.wants))
+    program(server, list(problem.wants))
+    [needed] = [i for i, function in enumerate(state.target) if function != NOBODY]
+    state.program(1 - needed, state.target[needed])
+    prune(state)
+    assert [i for i, function in enumerate(state.target) if function != NOBODY] == [needed]
 
 
 def test_least_gain_is_a_bar_and_no_cost() -> None:
