@@ -129,6 +129,17 @@ def test_the_heaviest_unit_gets_the_slot_that_is_there_soonest() -> None:
     assert {p.subject: p.device for p in plan.promises} == {"old": "d2", "new": "d1"}
 
 
+def test_of_devices_under_way_the_heaviest_unit_gets_the_one_that_is_ready_first() -> None:
+    waiting = DemandClass("c", "boot", (Need(("aes",)),), (2.0, 1.0), ("old", "new"))
+    for soon, late in (("d1", "d2"), ("d2", "d1")):
+        devices = (
+            device(soon, becoming="aes", free=1, ready_in=5.0),
+            device(late, becoming="aes", free=1, ready_in=50.0),
+        )
+        plan = choose(inputs((AES,), devices, (waiting,)))
+        assert {p.subject: p.device for p in plan.promises} == {"old": soon, "new": late}
+
+
 # Gangs.
 
 

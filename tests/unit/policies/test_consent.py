@@ -91,6 +91,12 @@ def test_the_owner_states_the_security_groups() -> None:
     assert made.without == ()
 
 
+def test_security_groups_that_are_known_are_kept() -> None:
+    blueprint = KEYED.model_copy(update={"security_groups": ("web",)})
+    made = successor(blueprint, lost=("security_groups",), as_owner=True, losses=CAREFUL)
+    assert made == Successor(blueprint, ())
+
+
 @pytest.mark.parametrize(
     ("blueprint", "lost", "as_owner", "said"),
     [
