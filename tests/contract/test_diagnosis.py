@@ -137,6 +137,17 @@ def test_what_hosts_share_is_theirs(cloud: Cloud) -> None:
     assert judged(world, request)[0].verdict is Verdict.CHANGEOVER
 
 
+def test_a_host_is_named_as_nova_calls_it(cloud: Cloud) -> None:
+    cloud.host()
+    [device] = cloud.devices
+    named = replace(asks(cloud), hosts=(f"{device['host']}.example.org",))
+    diagnosis, plan = judged(cloud.world(), named)
+    assert diagnosis.verdict is Verdict.CHANGEOVER, diagnosis.reason.text
+    assert len(plan.intents) == 1
+    other = replace(named, hosts=(f"{device['host']}-2.example.org",))
+    assert judged(cloud.world(), other)[0].verdict is Verdict.HOSTS_CANNOT
+
+
 def test_a_listing_that_was_cut_off_rules_no_host_out(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ from changeover.models.placement import (
     Usage,
 )
 from changeover.worker.adapters import placement_wire
+from changeover.worker.adapters.host_names import same_host
 from changeover.worker.adapters.microversions import Microversions, Version, dotted
 from changeover.worker.adapters.service_http import (
     DETAIL_CHARACTERS,
@@ -249,13 +250,16 @@ class HttpPlacement:
             yield "group_policy", request.group_policy
 
     def _root_of(self, host: str) -> tuple[str | None, bool]:
-        """The root provider of that name, and whether that was remembered, not asked for."""
+        """The root provider of the host, and whether that was remembered, not asked for."""
         root = self._names.root_of(host)
         if root is not None:
             return root, True
         roots = [p for p in self.providers(name=host) if p.parent is None]
         self._names.learn(roots)
-        return (roots[0].uuid if roots else None), False
+        if not roots:
+            every = self.providers()
+            roots = [p for p in every if p.parent is None and same_host(p.name, host)]
+        return (roots[0].uuid if len(roots) == 1 else None), False
 
     def _root_names(self, roots: Iterable[str]) -> Mapping[str, str]:
         unknown = self._names.unknown(roots)

@@ -34,6 +34,7 @@ from changeover.models.errors import (
 from changeover.models.flavor import RequestSpec
 from changeover.models.notification import BuildFailed
 from changeover.worker.adapters import nova_wire
+from changeover.worker.adapters.host_names import same_host
 from changeover.worker.adapters.microversions import Microversions, Version, range_of
 from changeover.worker.adapters.nova_wire import ShownServer
 from changeover.worker.adapters.owners import Owners
@@ -240,13 +241,10 @@ class NovaServers:
         computes = [("binary", "nova-compute")]
         of_host = [s for s in self._services([*computes, ("host", host)]) if s.get("host") == host]
         if not of_host:
-            # The provider is called as the hypervisor is, often by its full name; the service as
-            # `[DEFAULT] host` says, often by its first part.
-            short = host.partition(".")[0]
             of_host = [
                 service
                 for service in self._services(computes)
-                if str(service.get("host") or "").partition(".")[0] == short
+                if same_host(str(service.get("host") or ""), host)
             ]
         if any(service.get("status") == nova_wire.UNKNOWN for service in of_host):
             raise Unreachable(f"the cell of {host} is down: whether its host is up is not known")
