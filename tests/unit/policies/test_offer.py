@@ -178,6 +178,7 @@ def test_the_richer_of_two_functions_that_share_a_trait_is_told_apart() -> None:
     for function in catalog.functions.values():
         inventories, traits = published(function, catalog.models["m"], catalog)
         assert offer.function_seen(inventories, traits, catalog.models["m"], catalog) == function
+        assert offer.function_reported(traits, catalog.models["m"], catalog) == function
 
 
 def test_two_functions_that_nothing_tells_apart_are_no_catalog() -> None:
