@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -449,6 +450,25 @@ def test_a_proxys_refusal_says_nothing_of_the_call(
     monkeypatch.setattr(cyborg.service, "_program", lambda _card, _body: page)
     result = cyborg.programmer.program(cyborg.device, cyborg.function(), "t")
     assert result.outcome is Outcome.UNKNOWN
+
+
+@pytest.mark.parametrize("status", [200, 400, 404])
+@pytest.mark.parametrize("what", ["images", "deployables"])
+def test_a_proxys_page_is_not_the_artifacts_fault(
+    cyborg: CyborgRig, what: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = cyborg.service.answer
+
+    def answer(method: str, path: str, *more: Any) -> _Reply:
+        if f"/{what}/" in path:
+            page = f"<html>404 Not Found: the requested URL {path} was not found here</html>"
+            return _Reply(status, page.encode(), "text/html")
+        return real(method, path, *more)
+
+    monkeypatch.setattr(cyborg.service, "answer", answer)
+    with pytest.raises(Unreachable):
+        cyborg.programmer.stage(cyborg.device, cyborg.function())
+    assert not cyborg.service.calls
 
 
 def test_cyborg_that_is_down_or_lets_nobody_in_was_sent_nothing(cyborg: CyborgRig) -> None:

@@ -23,6 +23,10 @@ REMEMBERED: Final = 4096
 """Digests kept; an image's data never changes while it is active, so they hold for good."""
 
 
+_NO_IMAGE: Final = b"No image found"
+"""Glance's own words, on a page that looks like any proxy's."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Image:
     """What Glance says of an image; ``key`` changes with its data."""
@@ -78,11 +82,16 @@ class GlanceImages:
 
     def _image(self, image: str) -> _Image:
         answer = self._service.request("GET", self._path(image))
-        if answer.status == HTTPStatus.NOT_FOUND:
+        if answer.status == HTTPStatus.NOT_FOUND and _NO_IMAGE in answer.body:
             raise NotFound(f"Glance has no image {image}", image=image)
-        if not answer.ok:
-            raise failure(answer)
-        return answer.parse(_image)
+        try:
+            if not answer.ok:
+                raise failure(answer)
+            return answer.parse(_image)
+        except (
+            Refuse
+        ) as error:  # a proxy's words, or none that mean anything: not the image's fault
+            raise Unreachable(error.message) from error
 
     def _path(self, image: str) -> str:
         return f"{self._service.version_path('/v2')}/images/{quote(image, safe='')}"

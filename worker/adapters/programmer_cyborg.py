@@ -16,6 +16,7 @@ from changeover.models.catalog import Catalog, CyborgProgrammer, Device, Functio
 from changeover.models.errors import (
     AskOperator,
     ChangeoverError,
+    Garbled,
     NotFound,
     OutcomeUnknown,
     Refuse,
@@ -117,6 +118,8 @@ class CyborgDriver:
                 f"{device.name} in the catalog",
                 device=device.name,
             ) from error
+        except Garbled as error:  # that is no word about the artifact
+            raise Unreachable(error.message) from error
         if deployable.provider != device.provider:
             raise AskOperator(
                 f"deployable {device.address} stands for provider {deployable.provider}, not for "
