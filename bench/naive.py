@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 from changeover.models.planning import DeviceView, Intent, Plan, PlanInputs, Promise
 from changeover.policies.gangs import ways_at
 from changeover.policies.problem import NOBODY, Want, compile_problem
 from changeover.policies.score import Grant, State
 
-Rank = Callable[[DeviceView], object]
+Rank = Callable[[DeviceView], Any]
 
 
 def first_by_name(inputs: PlanInputs) -> Plan:
@@ -45,7 +46,7 @@ def least_demand(inputs: PlanInputs) -> Plan:
 def _one_by_one(inputs: PlanInputs, rank: Rank) -> Plan:
     problem = compile_problem(inputs)
     state = State(problem)
-    order = sorted(range(len(problem.devices)), key=lambda i: rank(problem.devices[i]))  # type: ignore[arg-type, return-value]
+    order = sorted(range(len(problem.devices)), key=lambda i: rank(problem.devices[i]))
     position = {i: k for k, i in enumerate(order)}
     for want in sorted(problem.wants, key=lambda want: (want.low, want.demand.key)):
         while state.waiting(want) > 0 and _serve(state, want, position):

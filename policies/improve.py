@@ -11,7 +11,7 @@ machine.
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Final
 
@@ -265,8 +265,8 @@ class Improver:
         if not busy:
             return False
         anchor = rng.choice(busy)
-        alike: list[object]
-        alike = rng.choice((problem.host, problem.model, state.offer))  # type: ignore[arg-type]
+        kinds: tuple[Sequence[object], ...] = (problem.host, problem.model, state.offer)
+        alike = rng.choice(kinds)
         near = [i for i in busy if alike[i] == alike[anchor]]
         chosen = dict.fromkeys((anchor, *rng.sample(near, min(len(near), rng.randint(1, 3)))))
         for i in chosen:

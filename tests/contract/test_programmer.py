@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from uuid import uuid4
 
 import pytest
@@ -437,8 +438,8 @@ def test_cyborg_with_a_dead_agent_is_found_before_anything_is_sent(cyborg: Cybor
 
 @pytest.mark.parametrize("status", [502, 503, 504])
 def test_cyborg_behind_a_proxy_that_gives_up_is_unknown(cyborg: CyborgRig, status: int) -> None:
-    cyborg.service.call_agent = lambda _card, _image: (status, "upstream")  # type: ignore[method-assign]
-    result = cyborg.programmer.program(cyborg.device, cyborg.function(), "t")
+    with patch.object(cyborg.service, "call_agent", return_value=(status, "upstream")):
+        result = cyborg.programmer.program(cyborg.device, cyborg.function(), "t")
     assert result.outcome is Outcome.UNKNOWN
 
 

@@ -38,7 +38,7 @@ def test_every_message_of_a_rescue_comes_again_an_hour_later(tmp_path: Path) -> 
             told.append(message)
             return real(message)
 
-        cloud.tell = tell  # type: ignore[method-assign]
+        cloud.tell = tell  # type: ignore[method-assign] # to keep what is told
         [server] = cloud.fail_boot("vgpu.8q")
         worker = cloud.worker("a")
         send = worker.world.database.courier

@@ -92,7 +92,7 @@ class Story(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.root = Path(tempfile.mkdtemp(prefix="story-"))
-        self.cloud: Cloud = None  # type: ignore[assignment]
+        self.cloud: Cloud = None  # type: ignore[assignment]  # until it begins
         self.consumers = 0
         self.strangers: list[str] = []
 

@@ -47,8 +47,8 @@ def test_draining_at_any_boundary_undoes_what_was_not_programmed(tmp_path: Path)
 
 def test_observing_touches_nothing(tmp_path: Path) -> None:
     functions = ("aes", "gzip", "sha3", "regex", "ipsec", "nvidia-35", "nvidia-36", "nvidia-37")
-    pools = {name: {"mode": "observe"} for name in functions}
-    pools["gzip"]["min_free"] = 4  # type: ignore[assignment]
+    pools: dict[str, dict[str, object]] = {name: {"mode": "observe"} for name in functions}
+    pools["gzip"]["min_free"] = 4
     with Cloud(tmp_path, pools=pools) as cloud:
         before = picture(cloud)
         for flavor in ("vgpu.8q", "fpga.regex", "fpga.ipsec"):

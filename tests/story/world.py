@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 import logging
 import random
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar, cast
 from unittest.mock import patch
 from uuid import UUID
 
@@ -78,6 +79,8 @@ def _look_if_due(world: World) -> None:
 class Crash(BaseException):
     """The worker is gone: nothing that it would still do happens."""
 
+
+Port = TypeVar("Port")
 
 Plan = Callable[["Worker", str, str], None]
 """Consulted at each boundary with the moment and the call's name; may raise."""
@@ -185,6 +188,10 @@ class _Watched:
             return answer
 
         return call
+
+
+def _watched(worker: Worker, port: str, target: Port) -> Port:
+    return cast("Port", _Watched(worker, port, target))
 
 
 class _Database(Database):
@@ -394,14 +401,14 @@ class Cloud:
         driver = self.driver(cards, self.catalog)
         return World(
             database=_Database(worker, self.database),
-            placement=_Watched(worker, "placement", self.placement),  # type: ignore[arg-type]
-            servers=_Watched(worker, "servers", self.servers),  # type: ignore[arg-type]
-            programmers={"cards": _Watched(worker, "programmer", driver)},  # type: ignore[dict-item]
+            placement=_watched(worker, "placement", self.placement),
+            servers=_watched(worker, "servers", self.servers),
+            programmers={"cards": _watched(worker, "programmer", driver)},
             clock=clock,
             catalog=self.catalog,
             settings=self.settings,
             owner=worker.name,
-            accelerators=_Watched(worker, "accelerators", self.accelerators),  # type: ignore[arg-type]
+            accelerators=_watched(worker, "accelerators", self.accelerators),
         )
 
     # -- the outside ------------------------------------------------------------------------
@@ -562,7 +569,7 @@ def _engine() -> tuple[Engine, bytes]:
     made = Database("sqlite://").engine
     Base.metadata.create_all(made)
     raw = made.raw_connection()
-    schema: bytes = raw.driver_connection.serialize()  # type: ignore[union-attr]
+    schema: bytes = cast("sqlite3.Connection", raw.driver_connection).serialize()
     raw.close()
     return made, schema
 
@@ -570,7 +577,7 @@ def _engine() -> tuple[Engine, bytes]:
 def _empty_engine() -> Engine:
     engine, schema = _engine()
     raw = engine.raw_connection()
-    raw.driver_connection.deserialize(schema)  # type: ignore[union-attr]
+    cast("sqlite3.Connection", raw.driver_connection).deserialize(schema)
     raw.close()
     return engine
 

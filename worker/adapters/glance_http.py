@@ -88,9 +88,8 @@ class GlanceImages:
             if not answer.ok:
                 raise failure(answer)
             return answer.parse(_image)
-        except (
-            Refuse
-        ) as error:  # a proxy's words, or none that mean anything: not the image's fault
+        except Refuse as error:
+            # A proxy's words, or none that mean anything: not the image's fault.
             raise Unreachable(error.message) from error
 
     def _path(self, image: str) -> str:

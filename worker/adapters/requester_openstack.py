@@ -156,11 +156,10 @@ class OpenStackRequester:
             answer = service.request("GET", details or path, query=query, headers=headers)
             if not answer.ok:
                 raise failure(answer)
-            listed, more = answer.parse(lambda body: _listed(body, kind))
+            listed, last = answer.parse(lambda body: _listed(body, kind))
             found += [one for one in listed if one.get("name") == wanted]
-            if not (details and more and listed):
+            if details is None or last is None:
                 return _one(answer, found, wanted, kind, form)
-            last = answer.parse(lambda _, listed=listed: _id(listed[-1]))  # type: ignore[misc]
         raise Garbled(f"GET {path}: no end of the listing after {_MOST_PAGES} pages")
 
 
@@ -205,10 +204,11 @@ class ServiceRequester(OpenStackRequester):
         """See :class:`~changeover.worker.ports.requester.Requester`."""
 
 
-def _listed(body: Any, kind: str) -> tuple[list[Mapping[str, Any]], bool]:
-    """One page, and whether there is a further page."""
-    listed = an_array(member(body, f"{kind}s", "answer"), f"{kind}s")
-    return [an_object(item, kind) for item in listed], goes_on(body, f"{kind}s")
+def _listed(body: Any, kind: str) -> tuple[Sequence[Mapping[str, Any]], str | None]:
+    """One page, and the id after which the next page begins, if there is one."""
+    array = an_array(member(body, f"{kind}s", "answer"), f"{kind}s")
+    listed = [an_object(item, kind) for item in array]
+    return listed, _id(listed[-1]) if listed and goes_on(body, f"{kind}s") else None
 
 
 def _one(

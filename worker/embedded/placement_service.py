@@ -235,8 +235,8 @@ def _tune_sqlite() -> None:
     oslo.db opens and closes an SQLite connection for each transaction and yields to other green
     threads after it. Write-ahead logging makes it safe to sync at checkpoints only.
     """
-    from oslo_db.sqlalchemy import engines  # type: ignore[import-untyped]
-    from placement.db_api import placement_context_manager  # type: ignore[import-untyped]
+    from oslo_db.sqlalchemy import engines
+    from placement.db_api import placement_context_manager
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
     from sqlalchemy.pool import QueuePool
@@ -254,8 +254,8 @@ def _tune_sqlite() -> None:
 
 
 def _serve(listener: socket.socket, threads: int, *, take_turns: bool) -> None:
-    from placement.wsgi.api import application  # type: ignore[import-untyped]
-    from waitress import serve  # type: ignore[import-untyped]
+    from placement.wsgi.api import application
+    from waitress import serve
 
     serve(
         _writers_take_turns(application) if take_turns else application,

@@ -31,8 +31,9 @@ def test_no_fixed_partition_beats_static() -> None:
     boots, fleet = generate(SHAPE, 4)
 
     def loss(partition: tuple[int, ...]) -> float:
-        make = lambda state, patience, seed: Static(state, partition)  # noqa: E731
-        journal = run(boots, fleet, make, program_seconds=0.0).journal
+        journal = run(
+            boots, fleet, lambda state, _p, _s: Static(state, partition), program_seconds=0.0
+        ).journal
         scored = score(boots, journal, 60.0)
         return scored.loss
 

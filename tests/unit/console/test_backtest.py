@@ -73,7 +73,7 @@ def test_the_outlook_is_shown_as_it_was_learnt(tell: Teller, home: Home) -> None
     world = World(
         database=home.database,
         placement=None,  # type: ignore[arg-type]  # what is recorded is all that is asked
-        servers=None,  # type: ignore[arg-type]
+        servers=None,  # type: ignore[arg-type]  # nor of this
         programmers={},
         clock=home.operator.clock,
         catalog=home.catalog,

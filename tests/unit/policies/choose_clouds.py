@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 from random import Random
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -33,9 +34,9 @@ def device(
     model: str = "u",
     function: str | None = None,
     free: int = 0,
-    **more: object,
+    **more: Any,
 ) -> DeviceView:
-    return DeviceView(uuid, uuid, host, model, "single_program", function, free, **more)  # type: ignore[arg-type]
+    return DeviceView(uuid, uuid, host, model, "single_program", function, free, **more)
 
 
 def demand(
@@ -45,7 +46,7 @@ def demand(
     weight: float = 1.0,
     kind: DemandKind = "boot",
     slots: int = 1,
-    **more: object,
+    **more: Any,
 ) -> DemandClass:
     """A class of equal units, each with one need for every function named."""
     return DemandClass(
@@ -54,7 +55,7 @@ def demand(
         tuple(Need((name,), slots) for name in functions),
         (weight,) * units,
         tuple(f"{key}-{k}" for k in range(units)),
-        **more,  # type: ignore[arg-type]
+        **more,
     )
 
 
@@ -62,9 +63,9 @@ def inputs(
     functions: tuple[FunctionView, ...],
     devices: tuple[DeviceView, ...],
     demands: tuple[DemandClass, ...],
-    **more: object,
+    **more: Any,
 ) -> PlanInputs:
-    return PlanInputs(0.0, 1, functions, devices, demands, **more)  # type: ignore[arg-type]
+    return PlanInputs(0.0, 1, functions, devices, demands, **more)
 
 
 @st.composite
