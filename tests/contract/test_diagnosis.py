@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import create_engine
-from sqlalchemy.pool import StaticPool
-from unit.worker.generated import some_boot
+from unit.worker.generated import some_boot, world_over
 
 from changeover.models.catalog import Catalog
 from changeover.models.diagnosis import Diagnosis, Verdict
 from changeover.models.placement import SHARES, Inventory, RequestGroup, ResourceRequest
 from changeover.models.planning import Plan
-from changeover.models.tables import Base
 from changeover.worker import demand
 from changeover.worker.adapters.placement_http import HttpPlacement
 from changeover.worker.judge import preview
-from changeover.worker.refresh import refresh, sync_catalog
-from changeover.worker.settings import Settings
-from changeover.worker.simulator.clock import VirtualClock
-from changeover.worker.store import Database
 from changeover.worker.world import World
 
 FPGA, AES, GZIP = "CUSTOM_FPGA", "CUSTOM_FUNCTION_AES", "CUSTOM_FUNCTION_GZIP"
@@ -81,26 +73,7 @@ class Cloud:
                 "devices": self.devices,
             }
         )
-        clock = VirtualClock()
-        database = Database("sqlite://")
-        database.engine = create_engine(
-            "sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}
-        )
-        Base.metadata.create_all(database.engine)
-        world = World(
-            database=database,
-            placement=self.placement,
-            servers=None,  # type: ignore[arg-type]  # nothing is created here
-            programmers={},
-            clock=clock,
-            catalog=catalog,
-            settings=Settings(state_dir=Path("unused"), allow_short_settle=True),
-            owner="test",
-        )
-        sync_catalog(world)
-        refresh(world)
-        clock.advance(3600.0)
-        return world
+        return world_over(self.placement, catalog)
 
 
 @pytest.fixture

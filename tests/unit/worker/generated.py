@@ -21,6 +21,7 @@ from changeover.models.reasons import Reason
 from changeover.models.states import BootState
 from changeover.models.tables import Base
 from changeover.policies.offer import class_of, offered, slots_of, traits_with
+from changeover.worker.ports.placement import Placement
 from changeover.worker.refresh import refresh, sync_catalog
 from changeover.worker.settings import Settings
 from changeover.worker.simulator.clock import VirtualClock
@@ -108,6 +109,11 @@ def make_world(chance: random.Random) -> World:
             model = catalog.models[device.model]
             rc = class_of(function, model) if function is not None else REGION
             _claim(placement, device.provider, {rc: chance.randint(1, slots)}, chance)
+    return world_over(placement, catalog)
+
+
+def world_over(placement: Placement, catalog: Catalog) -> World:
+    """A world that has read all devices, of which none was programmed lately."""
     clock = VirtualClock()
     database = Database("sqlite://")
     database.engine = create_engine(
