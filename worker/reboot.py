@@ -364,8 +364,9 @@ def _send(world: World, boot: Boot) -> Boot:
         # Also an answer that cannot be read may be that of a create that worked.
         log.warning("boot.create_unknown", why=exc.message)
         return _creating(world, boot)
-    except Retry:
-        # Provably not sent. The slots are open already: whoever takes them first has them.
+    except (Retry, AskOperator):
+        # Provably not done, and not for what was asked: no attempt is spent on it. The slots are
+        # open already: whoever takes them first has them.
         with world.database.write() as tx:
             boot = tx.boots.postpone(boot, boot.wake_at, boot.reason, sent_at=None)
         raise
@@ -374,7 +375,7 @@ def _send(world: World, boot: Boot) -> Boot:
         if may and boot.server is not None:
             return _make_room(world, boot, boot.server, exc)
         return _refused(world, boot, exc)
-    except (Refuse, AskOperator) as exc:
+    except Refuse as exc:
         return _refused(world, boot, exc)
     log.info("boot.recreated", successor=created_as, attempt=boot.attempt)
     with world.database.write() as tx:

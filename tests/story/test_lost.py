@@ -128,6 +128,31 @@ def test_what_nova_refuses_to_tell_for_ever_ends_with_patience(tmp_path: Path) -
         assert outcomes(cloud) == {"boot expired: boot.not_created": 1}
 
 
+@pytest.mark.parametrize("mended", [True, False])
+def test_our_own_credentials_are_refused_as_the_boot_is_created(
+    tmp_path: Path,
+    mended: bool,  # noqa: FBT001 - parametrised
+) -> None:
+    """That spends no attempts: it is for an operator to mend, and until then the boot waits."""
+    with Cloud(tmp_path, patience_seconds=120.0, hold_seconds=10.0) as cloud:
+        until = cloud.clock.now() + (90.0 if mended else 10_000.0)
+        refused = []
+
+        def refuse(worker: Worker, when: str, call: str) -> None:
+            if (when, call) == (BEFORE, "servers.create") and cloud.clock.now() < until:
+                refused.append(worker.name)
+                raise AskOperator("401: check the credentials")
+
+        cloud.worker("calm").plan = refuse
+        cloud.fail_boot("vgpu.8q")
+        cloud.calm()
+        assert len(refused) > cloud.settings.max_attempts
+        cloud.checker.finally_()
+        cloud.checker.check()
+        end = "booted: boot.booted" if mended else "expired: boot.not_created"
+        assert outcomes(cloud) == {f"boot {end}": 1}
+
+
 def test_a_failed_successor_that_may_not_be_deleted(tmp_path: Path) -> None:
     """It is tried for as long as patience lasts; then the boot ends, and says what is left."""
     with Cloud(tmp_path, patience_seconds=60.0) as cloud:
