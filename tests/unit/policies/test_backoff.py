@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from changeover.policies.backoff import backoff
@@ -26,11 +26,12 @@ def test_the_first_try_waits_the_first_time(failures: int) -> None:
     assert backoff(failures, first=3.0, most=100.0, jitter=0.0) == 3.0
 
 
+@example(0, 1.0, 60.0, math.nextafter(1.0, 0.0))  # rounds to the half
 @given(FAILURES, FIRST, MOST, JITTER)
 def test_bounds(failures: int, first: float, most: float, jitter: float) -> None:
     wait = backoff(failures, first=first, most=most, jitter=jitter)
     assert math.isfinite(wait)
-    assert first / 2 < wait <= most
+    assert first / 2 <= wait <= most
 
 
 @given(FAILURES, FIRST, MOST, JITTER)
