@@ -7,7 +7,7 @@ model, and touches nothing else on the provider: what other clients put there st
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from changeover.models.catalog import Catalog, Function, Model, Owner
 from changeover.models.placement import Inventories, Inventory, ProviderState
@@ -67,19 +67,29 @@ def is_foreign(state: ProviderState, model: Model, catalog: Catalog) -> bool:
     return bool(state.inventories.keys() - own_classes(model, catalog) or traits)
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOver:
+    """Open classes, and traits, that the catalog gives to nothing on a device's model any more.
+
+    No fence closes such a class.
+    """
+
+    classes: frozenset[str] = frozenset()
+    traits: frozenset[str] = frozenset()
+
+
 def left_over(
     state: ProviderState, model: Model, catalog: Catalog, ever: Iterable[Function]
-) -> tuple[frozenset[str], frozenset[str]]:
-    """The open classes, and the traits, that the catalog gives to nothing on this model any more.
-
-    ``ever``: functions as catalogs had them before. No fence closes such a class.
-    """
+) -> LeftOver:
+    """What is left on a provider of ``ever``: functions as catalogs had them before."""
     given = [function for function in ever if model.name in function.fits]
     classes = {rc for rc, inv in state.inventories.items() if inv.capacity > 0}
     classes &= {function.resource_class for function in given}
     traits = frozenset().union(*(function.traits for function in given))
     known = own_traits(catalog) | frozenset(model.traits)
-    return frozenset(classes - own_classes(model, catalog)), (state.traits & traits) - known
+    return LeftOver(
+        frozenset(classes - own_classes(model, catalog)), (state.traits & traits) - known
+    )
 
 
 def offered(

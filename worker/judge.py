@@ -7,8 +7,7 @@ together in the next round: no fixed batch window, and no plan made on half of w
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
@@ -17,7 +16,7 @@ import structlog
 from changeover.models.boot import Boot, BootPromise
 from changeover.models.changeover import Changeover
 from changeover.models.diagnosis import Diagnosis
-from changeover.models.errors import Busy, Reread, Retry
+from changeover.models.errors import Busy, Reread
 from changeover.models.planning import Intent, Plan, Promise
 from changeover.models.reasons import Reason
 from changeover.models.states import (
@@ -36,6 +35,7 @@ from changeover.worker.gather import Gathered, gather
 from changeover.worker.history import learn
 from changeover.worker.plan_json import inputs_as_json, plan_as_json
 from changeover.worker.queues import ADVANCE, ADVANCE_QUEUE, BOOT_QUEUE, JUDGE, REBOOT
+from changeover.worker.renewed import renewed
 from changeover.worker.reserve import answer_leases
 from changeover.worker.store import Tx
 from changeover.worker.world import World
@@ -66,7 +66,12 @@ def judge(world: World, *, balance: bool = False, hinted: bool = False) -> int:
     rounds = 0
     while rounds < MAX_ROUNDS and _acquire(world, hinted=hinted):
         try:
-            with _lease(world):
+            with renewed(
+                world,
+                _seconds(world),
+                lambda tx, t: tx.leases.renew(LEASE, world.owner, t),
+                "judge.renewal_failed",
+            ):  # a round takes as long as Placement takes to answer
                 absorb(world)
                 complete(world)
                 gathered = gather(world, balance=balance)
@@ -124,21 +129,6 @@ def _acquire(world: World, *, hinted: bool) -> bool:
 
 def _seconds(world: World) -> float:
     return world.settings.lease_seconds * 4
-
-
-@contextmanager
-def _lease(world: World) -> Iterator[None]:
-    """Renew the planner's lease: a round takes as long as Placement takes to answer."""
-
-    def renew() -> None:
-        try:
-            with world.database.write() as tx:
-                tx.leases.renew(LEASE, world.owner, world.clock.now() + _seconds(world))
-        except Retry as exc:
-            log.warning("judge.renewal_failed", why=exc.message)
-
-    with world.clock.every(_seconds(world) / 3.0, renew):
-        yield
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,6 @@ is looked for by its marker, and no other is sent before the first can no longer
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -41,6 +39,7 @@ from changeover.worker.ports.servers import (
     ServerStatus,
 )
 from changeover.worker.queues import BOOT_QUEUE, JUDGE, PLAN_QUEUE, REBOOT
+from changeover.worker.renewed import renewed
 from changeover.worker.world import World
 
 log = structlog.get_logger(__name__)
@@ -78,7 +77,13 @@ def reboot(world: World, boot_id: str) -> BootState | None:
     if boot is None:
         return None
     bound = structlog.contextvars.bound_contextvars(boot=boot_id, server=boot.server)
-    with bound, _lease(world, boot_id):
+    held = renewed(
+        world,
+        seconds,
+        lambda tx, t: tx.boots.renew([boot_id], world.owner, t),
+        "boot.renewal_failed",
+    )  # a create can take minutes
+    with bound, held:
         try:
             while boot.state in WORKS and boot.wake_at <= world.clock.now():
                 boot = _STEPS[boot.state](world, boot)
@@ -88,22 +93,6 @@ def reboot(world: World, boot_id: str) -> BootState | None:
             with world.database.write() as tx:
                 tx.boots.release(boot_id, world.owner)
         return boot.state
-
-
-@contextmanager
-def _lease(world: World, boot_id: str) -> Iterator[None]:
-    """Renew the lease for as long as this process lives: a create can take minutes."""
-    seconds = world.settings.lease_seconds
-
-    def renew() -> None:
-        try:
-            with world.database.write() as tx:
-                tx.boots.renew([boot_id], world.owner, world.clock.now() + seconds)
-        except Retry as exc:
-            log.warning("boot.renewal_failed", why=exc.message)
-
-    with world.clock.every(seconds / 3.0, renew):
-        yield
 
 
 def _later(world: World, boot_id: str, exc: ChangeoverError) -> None:

@@ -18,8 +18,8 @@ from changeover.models.catalog import Device
 from changeover.models.errors import ChangeoverError, NotFound
 from changeover.models.placement import ProviderState, Usage
 from changeover.models.reasons import Reason
-from changeover.policies.offer import class_of, function_seen, left_over, slots_of
-from changeover.worker.carry_out.guards import left_over_classes
+from changeover.policies.offer import class_of, function_seen, slots_of
+from changeover.worker.carry_out.guards import left_over_classes, left_over_of
 from changeover.worker.discovery import look_around
 from changeover.worker.store.devices import DeviceRecord, by_provider
 from changeover.worker.world import World
@@ -132,11 +132,18 @@ def _refresh(world: World, wanted: Sequence[Device]) -> int:
     with world.database.read() as tx:
         records = by_provider(tx.devices.these(device.provider for device in wanted))
     answers = world.concurrently(lambda device: _read(world, device), list(wanted))
+    lost = left_over_of(
+        world,
+        (
+            (device, answer[0])
+            for device, answer in zip(wanted, answers, strict=True)
+            if not isinstance(answer, ChangeoverError)
+        ),
+    )
     now = world.clock.now()
     learnt: list[tuple[DeviceRecord, dict[str, Any]]] = []
     with world.database.write() as tx:
         fenced = {fence.provider for fence in tx.fences.all()}
-        ever = tx.functions.ever()
         for device, answer in zip(wanted, answers, strict=True):
             if isinstance(answer, ChangeoverError):
                 trouble = Reason("device.unreadable", answer.message)
@@ -145,9 +152,8 @@ def _refresh(world: World, wanted: Sequence[Device]) -> int:
             elif device.provider not in fenced and device.provider in records:
                 # What a changeover noted while Placement was being read is newer than this.
                 facts = _facts(world, device, *answer, now)
-                classes, _ = left_over(answer[0], world.model(device), world.catalog, ever)
-                if classes:
-                    facts["trouble"] = left_over_classes(device, classes)
+                if (left := lost.get(device.provider)) is not None and left.classes:
+                    facts["trouble"] = left_over_classes(device, left.classes)
                 record = records[device.provider]
                 if record.read_at is None or record.generation != facts["generation"]:
                     # Closed as it may be now: until when it was open, nobody knows.

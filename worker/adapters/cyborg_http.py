@@ -8,12 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
 
 from changeover.models.errors import Garbled, NotFound
 from changeover.worker.adapters.service_http import (
+    ALSO_OF_A_PROXY,
     DETAIL_CHARACTERS,
     Answer,
     HttpService,
@@ -115,7 +115,7 @@ def checked(answer: Answer) -> Answer:
     """The answer if it is a success; else what its status says."""
     if answer.ok:
         return answer
-    if answer.status in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND} and not own_words(answer):
+    if answer.status in ALSO_OF_A_PROXY and not own_words(answer):
         what = f"{answer.call}: {answer.status}: {answer.quoted()}"
         raise Garbled(f"{what} (not Cyborg's words, but those of something before it)")
     raise failure(answer, fault_of(answer))

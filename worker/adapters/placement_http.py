@@ -39,6 +39,7 @@ from changeover.worker.adapters import placement_wire
 from changeover.worker.adapters.host_names import same_host
 from changeover.worker.adapters.microversions import Microversions, Version, dotted
 from changeover.worker.adapters.service_http import (
+    ALSO_OF_A_PROXY,
     DETAIL_CHARACTERS,
     Answer,
     HttpService,
@@ -478,10 +479,6 @@ def _error(answer: Answer) -> tuple[str, str]:
     return code, " ".join(detail.split())[:DETAIL_CHARACTERS]
 
 
-_NOT_OF_A_PROXY: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND})
-"""What Placement means for good, and a proxy that does not find it, or dislikes a header, not."""
-
-
 def _in_its_form(answer: Answer) -> bool:
     """Whether a refusal is Placement's own: a JSON object with its errors."""
     try:
@@ -494,7 +491,7 @@ def _fail(answer: Answer) -> NoReturn:
     code, detail = _error(answer)
     what = f"{answer.call}: {answer.status}: {detail or '(no detail)'}"
     facts: dict[str, object] = {"status": answer.status, "code": code}
-    if answer.status in _NOT_OF_A_PROXY and not answer.writes and not _in_its_form(answer):
+    if answer.status in ALSO_OF_A_PROXY and not answer.writes and not _in_its_form(answer):
         raise Garbled(f"{what} (not Placement's words, but those of something before it)", **facts)
     if answer.status == HTTPStatus.CONFLICT:
         raise InUse(what, **facts) if code == _IN_USE else Stale(what, **facts)

@@ -39,6 +39,7 @@ from changeover.worker.adapters.microversions import Microversions, Version, ran
 from changeover.worker.adapters.nova_wire import ShownServer
 from changeover.worker.adapters.owners import Owners
 from changeover.worker.adapters.service_http import (
+    ALSO_OF_A_PROXY,
     Answer,
     HttpService,
     Method,
@@ -418,7 +419,7 @@ def _checked(answer: Answer) -> Answer:
 def _error(answer: Answer) -> ChangeoverError:
     detail = _detail(answer)
     what = f"{answer.call}: {answer.status}: {detail}"
-    if answer.status in _NOT_OF_A_PROXY and not _own_words(answer):
+    if answer.status in ALSO_OF_A_PROXY and not _own_words(answer):
         what += " (these are not Nova's words, but those of something before it)"
         kind = OutcomeUnknown if answer.writes else Garbled
         return kind(what, status=answer.status)
@@ -430,10 +431,6 @@ def _error(answer: Answer) -> ChangeoverError:
     if answer.status == HTTPStatus.CONFLICT:
         return Refuse(what, status=answer.status)
     return failure(answer, detail)
-
-
-_NOT_OF_A_PROXY: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND})
-"""What Nova means for good, and a proxy that does not find Nova, or dislikes a header, does not."""
 
 
 def _detail(answer: Answer) -> str:

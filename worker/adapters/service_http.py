@@ -324,6 +324,9 @@ _KEYSTONE_SILENT: Final = (
     ka_errors.HttpServerError,
 )
 
+ALSO_OF_A_PROXY: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND})
+"""What a service means for good, and a proxy that does not find it, or dislikes a header, not."""
+
 _REDIRECTS: Final = 5
 """Followed one after the other, by reads only."""
 

@@ -75,7 +75,7 @@ def _fence_one(job: Job, fence: Fence) -> Fence:
         if (state := _fenceable(world, device)) is None:
             continue
         still_mine(job)
-        if classes := left_over_on(world, device, state)[0]:
+        if classes := left_over_on(world, device, state).classes:
             raise GiveUp(left_over_classes(device, classes))
         is_closed = is_fenced(state.inventories, model, world.catalog)
         if fence.before is None or not (is_closed or fence.before == state):

@@ -6,7 +6,7 @@ by now, :class:`GiveUp` while nothing was programmed, :class:`Quarantine` once s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import cast
 
 from changeover.models.catalog import Device
@@ -14,7 +14,7 @@ from changeover.models.changeover import Changeover
 from changeover.models.errors import Reread, Unreachable
 from changeover.models.placement import ProviderState, Usage
 from changeover.models.reasons import Reason
-from changeover.policies.offer import is_fenced, is_foreign, left_over
+from changeover.policies.offer import LeftOver, is_fenced, is_foreign, left_over
 from changeover.worker.carry_out.job import GiveUp, Job, Quarantine
 from changeover.worker.world import World
 
@@ -50,15 +50,26 @@ def stop_if_cancelled(job: Job) -> None:
         raise GiveUp(Reason("changeover.cancelled", "an operator, or its purpose, cancelled it"))
 
 
-def left_over_on(
-    world: World, device: Device, state: ProviderState
-) -> tuple[frozenset[str], frozenset[str]]:
-    """Classes and traits of functions that the catalog lost; see :func:`left_over`."""
-    model = world.model(device)
-    if not is_foreign(state, model, world.catalog):
-        return frozenset(), frozenset()
+def left_over_on(world: World, device: Device, state: ProviderState) -> LeftOver:
+    """What a device still offers of functions that the catalog lost."""
+    return left_over_of(world, [(device, state)]).get(device.provider, LeftOver())
+
+
+def left_over_of(world: World, seen: Iterable[tuple[Device, ProviderState]]) -> dict[str, LeftOver]:
+    """The same of many, by provider: only of those that offer what the catalog does not tell of."""
+    foreign = [
+        (device, state)
+        for device, state in seen
+        if is_foreign(state, world.model(device), world.catalog)
+    ]
+    if not foreign:
+        return {}
     with world.database.read() as tx:
-        return left_over(state, model, world.catalog, tx.functions.ever())
+        ever = tx.functions.ever()
+    return {
+        device.provider: left_over(state, world.model(device), world.catalog, ever)
+        for device, state in foreign
+    }
 
 
 def left_over_classes(device: Device, classes: Collection[str]) -> Reason:

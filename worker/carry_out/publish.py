@@ -44,7 +44,7 @@ def publish(job: Job) -> Changeover:
         if other.provider != job.device.provider:
             _empty_sibling(job, world.device(other.provider))
     traits = traits_with(state.traits, job.function, job.model, world.catalog)
-    traits -= left_over_on(world, job.device, state)[1]
+    traits -= left_over_on(world, job.device, state).traits
     generation = state.generation
     if job.device.owner == "cyborg":
         waiting = _await_cyborg(job, state, traits)
@@ -110,7 +110,7 @@ def _empty_sibling(job: Job, device: Device) -> None:
     state = world.placement.state(device.provider)
     still_mine(job)
     traits = traits_with(state.traits, None, model, world.catalog)
-    traits -= left_over_on(world, device, state)[1]
+    traits -= left_over_on(world, device, state).traits
     generation = state.generation
     if traits != state.traits:
         generation = world.placement.put_traits(device.provider, generation, traits)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -32,6 +31,7 @@ from changeover.worker.carry_out.settle import settle
 from changeover.worker.carry_out.unfence import unfence
 from changeover.worker.carry_out.verify import verify
 from changeover.worker.queues import ADVANCE, ADVANCE_QUEUE
+from changeover.worker.renewed import renewed
 from changeover.worker.world import World
 
 log = structlog.get_logger(__name__)
@@ -60,10 +60,10 @@ class CarryOut:
         ``queue``: where this worker listens. A step that must run on the device's own host is
         handed over to that host's queue.
         """
-        world = self.world
+        world, seconds = self.world, self.world.settings.lease_seconds
         with world.database.write() as tx:
             changeover = tx.changeovers.claim(
-                changeover_id, world.owner, world.clock.now(), world.settings.lease_seconds
+                changeover_id, world.owner, world.clock.now(), seconds
             )
             if changeover is None:
                 there = tx.changeovers.get(changeover_id)
@@ -79,7 +79,12 @@ class CarryOut:
         with structlog.contextvars.bound_contextvars(
             changeover=changeover.id, device=changeover.device
         ):
-            with self._lease(changeover_id):
+            with renewed(
+                world,
+                seconds,
+                lambda tx, t: tx.changeovers.renew(changeover_id, world.owner, t),
+                "changeover.renewal_failed",
+            ):
                 changeover = self._go(changeover, queue)
             return changeover.state
 
@@ -135,19 +140,3 @@ class CarryOut:
                 now=self.world.clock.now(),
                 due_at=changeover.due_at,
             )
-
-    @contextmanager
-    def _lease(self, changeover_id: str) -> Iterator[None]:
-        """Renew the lease while the steps run, as long as this process lives."""
-        seconds = self.world.settings.lease_seconds
-
-        def renew() -> None:
-            try:
-                with self.world.database.write() as tx:
-                    until = self.world.clock.now() + seconds
-                    tx.changeovers.renew(changeover_id, self.world.owner, until)
-            except Retry as exc:
-                log.warning("changeover.renewal_failed", why=exc.message)
-
-        with self.world.clock.every(seconds / 3.0, renew):
-            yield
