@@ -126,8 +126,9 @@ def _wait(desk: Desk, out: Output, ids: list[str]) -> int:
     while True:
         with desk.database.read() as tx:
             boots = [boot for one in ids if (boot := tx.boots.get(one)) is not None]
-            seen = tx.switches.alive(desk.clock.now() - ALIVE_SECONDS)
         if not told and not out.as_json and desk.clock.now() - began > UNTOLD_SECONDS:
+            with desk.database.read() as tx:
+                seen = tx.switches.alive(desk.clock.now() - ALIVE_SECONDS)
             told = not any(process["role"] == "worker" for process in seen)
             if told:
                 out.note(

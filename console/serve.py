@@ -8,11 +8,10 @@ from typing import NoReturn
 
 from changeover.console.desk import Desk
 from changeover.models.errors import Invalid
+from changeover.worker.celery_command import CELERY, WORKER_FLAGS
 
 QUEUES = ("plan", "advance", "boot", "sweep", "callback")
 """Short names of the central queues."""
-
-WORKER_FLAGS = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 
 
 def up(desk: Desk) -> None:
@@ -102,8 +101,5 @@ def _ready(desk: Desk) -> None:
 
 def _become(argv: list[str], env: dict[str, str]) -> NoReturn:
     """Replace this process: whoever supervises it has one process and one id to look after."""
-    # Quiet: a banner among the log's lines is none of them.
-    celery = ["-m", "celery", "--quiet", "--app", "changeover.worker.app"]
-    command = [sys.executable, *celery, *argv]
     sys.stdout.flush()
-    os.execve(sys.executable, command, {**os.environ, **env})  # noqa: S606 - no shell is wanted
+    os.execve(sys.executable, [*CELERY, *argv], {**os.environ, **env})  # noqa: S606 - no shell is wanted

@@ -35,6 +35,7 @@ from changeover.worker.bootstrap import (
     open_simulated_servers,
     write_endpoints,
 )
+from changeover.worker.celery_command import CELERY, WORKER_FLAGS
 from changeover.worker.embedded.broker import EmbeddedBroker, start_broker
 from changeover.worker.embedded.child import Child, start_child
 from changeover.worker.embedded.placement_service import EmbeddedPlacement, start_placement
@@ -210,17 +211,15 @@ class Supervisor:
         settings = self.settings
         self.env |= as_environment(settings)
         queues = [*CENTRAL_QUEUES, *([host_queue(settings.host)] if settings.host else [])]
-        # Quiet: a banner among the log's lines is none of them.
-        celery = [sys.executable, "-m", "celery", "--quiet", "--app", "changeover.worker.app"]
         worker = [
-            *celery, "worker",
+            *CELERY, "worker",
             "--queues", ",".join(queues),
             "--concurrency", str(settings.worker_concurrency),
-            "--without-gossip", "--without-mingle", "--without-heartbeat",
+            *WORKER_FLAGS,
         ]  # fmt: skip
         listener = [sys.executable, "-m", "changeover.worker.listener"]
         self._add("worker", worker, WORKER_STOP_SECONDS, REMAP_SIGTERM="SIGQUIT")
-        self._add("beat", [*celery, "beat"], STOP_SECONDS)
+        self._add("beat", [*CELERY, "beat"], STOP_SECONDS)
         self._add("listener", listener, STOP_SECONDS)
         for process in self.processes:
             process.ensure(time.monotonic())
